@@ -1,0 +1,1 @@
+"""Scores of labels against truth, classical baselines, and partition equality."""
