@@ -2,7 +2,7 @@
 
 Invariants
 ----------
-- Rows are sorted by (label, truth) and unique; every count is positive; id 0 is background and kept.
+- Rows are sorted by (label, truth) and unique, counts are positive, id 0 is background and kept.
 - A table of a volume is the sum of the tables of its blocks, in any order: nothing here needs the
   volume at once.
 - Ids are uint64 throughout, so ids beyond 2**32 are safe.

@@ -157,8 +157,7 @@ def partition_distance(table: Contingency) -> dict[str, float]:
     if count.size == 0:
         return {"vi_split": 0.0, "vi_merge": 0.0, "rand_error": 0.0}
     p = count / count.sum()
-    p_label = np.bincount(np.unique(label, return_inverse=True)[1], weights=p)
-    p_truth = np.bincount(np.unique(truth, return_inverse=True)[1], weights=p)
+    p_label, p_truth = _marginal(label, p), _marginal(truth, p)
     joint = _entropy(p)
     together = float((p**2).sum())
     return {
@@ -175,6 +174,11 @@ def _accuracy(pairs: Overlaps, threshold: float) -> float:
 
 def _ratio(part: int, whole: int, empty: float = 1.0) -> float:
     return part / whole if whole else empty
+
+
+def _marginal(ids: NDArray[np.uint64], p: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, inverse = np.unique(ids, return_inverse=True)
+    return np.bincount(inverse, weights=p).astype(np.float64)
 
 
 def _entropy(p: NDArray[np.float64]) -> float:

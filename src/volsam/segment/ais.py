@@ -8,10 +8,11 @@ foreground. The method is that of micro-sam (Archit et al. 2025, https://doi.org
 Invariants
 ----------
 - On one untiled image the labels are pixel-identical to micro-sam's serial
-  ``InstanceSegmentationWithDecoder.generate``.
-- Work is confined to the foreground's bounding box. That is exact: the box is enlarged by the reach
-  of the Gaussians, and cropping keeps the row-major order on which label numbers and the
-  watershed's tie-breaking rest.
+  ``InstanceSegmentationWithDecoder.generate``. The filters and the watershed are therefore those of
+  bioimage-cpp: its watershed sorts heights into 65 536 levels of the image's value range and floods
+  ties last-in-first-out, so that neither another library nor a crop of the same map would agree
+  wherever heights tie (saturated or half-precision predictions).
+- A tile without foreground costs one look at its maximum.
 - Inputs are never modified.
 """
 
@@ -20,16 +21,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from bioimage_cpp.filters import gaussian_smoothing
+from bioimage_cpp.segmentation import label, watershed
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
-from skimage.measure import label
-from skimage.segmentation import watershed
 
 from volsam.errors import VolsamError
-from volsam.geometry import Box
 
-_TRUNCATE = 3.0  # Gaussians end at this many standard deviations, as in the reference
-_SLACK = 1e-5  # relative rounding of a float32 Gaussian, generously
+_ROUNDING = 1e-5  # a float32 Gaussian average may exceed its largest input by this much, generously
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def segment_ais(
     Parameters
     ----------
     foreground, center, boundary : (h, w) float
-        Predicted maps, 0..1.
+        Predicted maps, 0..1; worked on in float32.
     parameters : AisParameters, optional
         Defaults to ``AisParameters()``.
 
@@ -79,62 +77,38 @@ def segment_ais(
     Raises
     ------
     VolsamError
-        If the foreground holds a NaN, or the maps differ in shape.
+        If the maps differ in shape or hold a NaN or an infinity.
     """
     p = parameters or AisParameters()
-    if not foreground.shape == center.shape == boundary.shape or foreground.ndim != 2:
+    maps = [np.ascontiguousarray(m, np.float32) for m in (foreground, center, boundary)]
+    if len({m.shape for m in maps}) > 1 or maps[0].ndim != 2:
         raise VolsamError(
-            f"AIS needs three 2D maps of one shape but got {foreground.shape}, {center.shape} and "
-            f"{boundary.shape}; pass the decoder's three channels of one tile."
+            f"AIS needs three 2D maps of one shape but got {[m.shape for m in maps]}; "
+            "pass the decoder's three channels of one tile."
         )
-    labels = np.zeros(foreground.shape, np.uint32)
-    box = _foreground_box(foreground, p)
-    if box is None:
-        return labels
-    mask = _smooth(foreground, p.foreground_smoothing, box) > p.foreground_threshold
-    ridge = _smooth(boundary, p.distance_smoothing, box)
-    seeds = (ridge < p.boundary_threshold) & mask
-    seeds &= _smooth(center, p.distance_smoothing, box) < p.center_threshold
-    markers = label(seeds, connectivity=2)
-    grown = watershed(ridge, markers=markers, mask=mask)
-    labels[box.slices] = _drop_small(grown, p.min_size)
-    return labels
-
-
-def _reach(sigma: float) -> int:
-    """Pixels that a truncated Gaussian looks to each side (scipy's rule)."""
-    return int(_TRUNCATE * sigma + 0.5)
-
-
-def _foreground_box(foreground: NDArray[np.floating], p: AisParameters) -> Box | None:
-    """Box that surely holds every pixel of the smoothed foreground mask; None if there is none."""
-    if np.isnan(foreground.max(initial=0.0)):
+    if not all(np.isfinite(m.sum()) for m in maps):
         raise VolsamError(
-            "The predicted foreground contains NaN, so the network overflowed or its weights are "
-            "broken; run with precision fp32 or check the checkpoint."
+            "The predicted maps contain NaN or infinity, so the network overflowed or its weights "
+            "are broken; run with precision fp32 or check the checkpoint."
         )
-    # An average exceeds the threshold only within reach of a value that does, up to rounding.
-    candidate = foreground > p.foreground_threshold - _SLACK
-    rows, columns = (np.flatnonzero(candidate.any(axis=axis)) for axis in (1, 0))
-    if rows.size == 0:
-        return None
-    tight = Box((int(rows[0]), int(columns[0])), (int(rows[-1]) + 1, int(columns[-1]) + 1))
-    return tight.grow((_reach(p.foreground_smoothing),) * 2, within=Box.of(foreground.shape))
+    if maps[0].max(initial=0.0) <= p.foreground_threshold - _ROUNDING:
+        return np.zeros(maps[0].shape, np.uint32)
+
+    inside = _smooth(maps[0], p.foreground_smoothing) > p.foreground_threshold
+    near_center = _smooth(maps[1], p.distance_smoothing) < p.center_threshold
+    ridge = _smooth(maps[2], p.distance_smoothing)
+    seeds = label(inside & near_center & (ridge < p.boundary_threshold))
+    return _drop_small(watershed(ridge, seeds.astype(np.uint32), mask=inside), p.min_size)
 
 
-def _smooth(image: NDArray[np.floating], sigma: float, box: Box) -> NDArray[np.floating]:
-    """Gaussian of `image` inside `box`, equal to cropping the Gaussian of the whole image."""
-    if sigma <= 0:
-        return image[box.slices]
-    context = box.grow((_reach(sigma),) * 2, within=Box.of(image.shape))
-    smooth = gaussian_filter(image[context.slices], sigma, mode="mirror", truncate=_TRUNCATE)
-    return smooth[box.relative_to(context).slices]
+def _smooth(image: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    return gaussian_smoothing(image, sigma) if sigma > 0 else image
 
 
-def _drop_small(labels: NDArray[np.signedinteger], min_size: int) -> NDArray[np.uint32]:
+def _drop_small(labels: NDArray[np.uint32], min_size: int) -> NDArray[np.uint32]:
     """Remove objects of fewer than `min_size` pixels and close the gaps in numbering."""
-    size = np.bincount(labels.ravel())
-    keep = size >= max(1, min_size)
+    if min_size <= 1:
+        return labels  # every label holds at least its seed
+    keep = np.bincount(labels.ravel()) >= min_size
     keep[0] = False
-    number = np.where(keep, np.cumsum(keep), 0).astype(np.uint32)
-    return number[labels]
+    return np.where(keep, np.cumsum(keep), 0).astype(np.uint32)[labels]

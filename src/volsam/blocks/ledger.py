@@ -1,0 +1,98 @@
+"""The ledger: which blocks are done, and what each took.
+
+Invariants
+----------
+- One writer, the driver that holds the lease; a line is appended after its block is on disk.
+- Append-only; the first line is a header with the digest of the settings. A ledger with another
+  digest is never read as progress.
+- A torn last line (the driver was killed in mid-write) is cut off when the ledger is opened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+
+def read(path: Path) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]]]:
+    """Header and records by block id; (None, {}) if there is no readable ledger."""
+    header, records, _ = _parse(path)
+    return header, records
+
+
+def _parse(path: Path) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]], int]:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None, {}, 0
+    header: dict[str, Any] | None = None
+    records: dict[str, dict[str, Any]] = {}
+    good = 0
+    for line in data.splitlines(keepends=True):
+        try:
+            entry = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            entry = None
+        if not isinstance(entry, dict):
+            break
+        good += len(line)
+        if header is None:
+            header = entry
+        else:
+            records[str(entry["block"])] = entry
+    return header, records, good
+
+
+class Ledger:
+    """Open ledger of one stage; a context manager.
+
+    Parameters
+    ----------
+    path : Path
+        The JSON-lines file.
+    digest : str
+        Digest of the stage's settings; records of any other are discarded.
+    """
+
+    def __init__(self, path: Path, digest: str) -> None:
+        self.path = path
+        header, records, good = _parse(path)
+        self.resumed = header is not None and header.get("digest") == digest
+        self.records = records if self.resumed else {}
+        self._digest = digest
+        self._good = good
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> Ledger:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.resumed:
+            self._file = self.path.open("r+b")
+            self._file.truncate(self._good)
+            self._file.seek(self._good)
+        else:
+            self._file = self.path.open("wb")
+            self._line({"digest": self._digest})
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Add the line of a finished block."""
+        self._line(record)
+        self.records[str(record["block"])] = record
+
+    def _line(self, entry: dict[str, Any]) -> None:
+        if self._file is None:
+            raise RuntimeError("the ledger is not open")
+        self._file.write(json.dumps(entry, sort_keys=True).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.records.values())

@@ -1,0 +1,158 @@
+"""Commands of `volsam`; every stage is one command with the same options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from volsam import __version__
+from volsam.config import Config, load
+from volsam.errors import VolsamError
+from volsam.stages import STAGES, stage_class
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Segment Anything for microscopy at volume scale.",
+)
+
+ConfigOption = Annotated[str, typer.Option("--config", help="Configuration file, or JSON text.")]
+SampleOption = Annotated[str, typer.Option(help="Name of the sample.")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    stage: Annotated[str, typer.Argument(help=f"One of {', '.join(STAGES)}.")],
+    config: ConfigOption,
+    sample: SampleOption,
+    cluster: Annotated[str, typer.Option(help="Where blocks run: local or inline.")] = "local",
+    workers: Annotated[int, typer.Option(min=1, help="CPU cores to use.")] = 1,
+    retries: Annotated[int, typer.Option(min=0, help="Further tries of a failed block.")] = 2,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for another run on these results.")
+    ] = 24 * 3600.0,
+) -> None:
+    """Run one stage of one sample; what is done already is not done again."""
+    from volsam.blocks.runner import run_stage
+    from volsam.blocks.stage import Job
+
+    if stage not in STAGES:
+        raise VolsamError(f"There is no stage {stage!r}; use one of {', '.join(STAGES)}.")
+    settings = load(config)
+    threads = settings.compute.threads
+    run_stage(
+        stage_class(stage)(Job(settings, sample)),
+        cluster=cluster,
+        workers=max(1, workers // threads),
+        threads=threads,
+        retries=retries,
+        wait=wait,
+    )
+
+
+def _samples(config: Config, sample: str | None) -> list[str]:
+    return [sample] if sample else list(config.samples)
+
+
+@app.command()
+def plan(
+    config: ConfigOption,
+    sample: Annotated[str | None, typer.Option(help="One sample; all by default.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Workers to forecast for.")] = 1,
+) -> None:
+    """Show tiles, bytes and forecast hours; refuse what cannot work. Nothing is run."""
+    from volsam.cli.forecast import print_forecast
+
+    settings = load(config)
+    for name in _samples(settings, sample):
+        print_forecast(settings, name, workers)
+
+
+@app.command()
+def preview(
+    config: ConfigOption,
+    sample: Annotated[str | None, typer.Option(help="Sample; the first by default.")] = None,
+    region: Annotated[
+        str | None, typer.Option(help="Box in voxels, e.g. z=10:12,y=0:512,x=0:512.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Picture to write.")] = Path("preview.png"),
+) -> None:
+    """Segment one crop and show it as a picture, before the long run."""
+    from volsam.cli.preview import write_preview
+
+    settings = load(config)
+    write_preview(settings, _samples(settings, sample)[0], region, output)
+
+
+@app.command()
+def clean(
+    config: ConfigOption,
+    sample: Annotated[str | None, typer.Option(help="One sample; all by default.")] = None,
+) -> None:
+    """Remove intermediates; results, reports and ledgers stay."""
+    from volsam.cli.clean import clean_sample
+
+    settings = load(config)
+    for name in _samples(settings, sample):
+        freed = clean_sample(settings, name)
+        print(f"{name}: {freed / 2**20:.1f} MiB removed")
+
+
+@app.command()
+def view(
+    config: ConfigOption,
+    sample: Annotated[str | None, typer.Option(help="Sample; the first by default.")] = None,
+    screenshot: Annotated[
+        Path | None, typer.Option(help="Write a picture of the window and close it.")
+    ] = None,
+) -> None:
+    """Open image and labels in napari."""
+    from volsam.cli.view import open_viewer
+
+    settings = load(config)
+    open_viewer(settings, _samples(settings, sample)[0], screenshot)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where to write the volume.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Another seed, another volume.")] = 0,
+) -> None:
+    """Make the demo volume: a synthetic 3D stack of nuclei with known truth."""
+    from volsam.demo.generate import write_demo
+
+    write_demo(folder, seed)
+
+
+@app.command("config-docs")
+def config_docs(
+    check: Annotated[bool, typer.Option("--check", help="Fail if a file is out of date.")] = False,
+) -> None:
+    """Write config/README.md and workflow/schemas/config.schema.json from the typed model."""
+    from volsam.cli.configdocs import documents
+
+    stale = []
+    for path, text in documents().items():
+        if check:
+            if not path.is_file() or path.read_text(encoding="utf-8") != text:
+                stale.append(str(path))
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    if stale:
+        raise VolsamError(f"{' and '.join(stale)} differ from the model; run volsam config-docs.")
+
+

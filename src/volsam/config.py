@@ -1,0 +1,381 @@
+"""The typed configuration: the one source of defaults, the JSON schema and ``config/README.md``.
+
+Invariants
+----------
+- Every key a user may write is a field here, with its unit and meaning; unknown keys are refused.
+- `STAGE_SECTIONS` says which part of the configuration a stage depends on. A stage receives that
+  part and nothing else, so a changed key reruns exactly the stages that read it and what follows.
+- What to run lives here; where it runs (workers, cluster) lives in the Snakemake profile.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from volsam.errors import VolsamError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+Range = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, no unknown keys, descriptions from the field texts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class VoxelSize(Section):
+    """Edge lengths of a voxel."""
+
+    z: float = Field(default=1.0, gt=0)
+    """Distance between slices; 1 for a 2D image."""
+    y: float = Field(gt=0)
+    """Height of a pixel."""
+    x: float = Field(gt=0)
+    """Width of a pixel."""
+
+    def zyx(self) -> tuple[float, float, float]:
+        """Edge lengths in array order."""
+        return self.z, self.y, self.x
+
+
+class Region(Section):
+    """A box of voxels at the chosen level; an axis left out is taken whole."""
+
+    z: Range | None = None
+    """First slice and the one after the last."""
+    y: Range | None = None
+    """First row and the one after the last."""
+    x: Range | None = None
+    """First column and the one after the last."""
+
+
+class Sample(Section):
+    """One image to segment."""
+
+    image: str
+    """Path of an OME-Zarr, TIFF, folder of TIFFs, plain Zarr or HDF5 file."""
+    axes: Annotated[str, Field(pattern=r"^[tczyxs]{1,6}$")] | None = None
+    """Order of the axes, letters of `t c z y x`, where the file does not say."""
+    key: str | None = None
+    """Array within a Zarr or HDF5 file."""
+    level: int = Field(default=0, ge=0)
+    """Resolution level of an OME-Zarr image to segment."""
+    channel: int | str | dict[str | int, float] | None = None
+    """Channel by number or name, or a mix as `{name: weight}`; needed if there are several."""
+    timepoint: int | None = Field(default=None, ge=0)
+    """Time point to segment; needed if there are several."""
+    voxel_size: VoxelSize | None = None
+    """Voxel edge lengths in `unit`; wins over the file's metadata, and a contradiction is said."""
+    unit: str | None = None
+    """Unit of `voxel_size`, as OME-Zarr spells it; micrometer if neither stated nor in the file."""
+    region: Region | None = None
+    """Region of interest in voxels; the rest stays background."""
+    mask: str | None = None
+    """Label or mask volume of the same shape; tiles where it is zero are skipped."""
+    mask_key: str | None = None
+    """Array within the mask file."""
+    truth: str | None = None
+    """True labels of the same shape; asks for `metrics.json`."""
+    truth_key: str | None = None
+    """Array within the truth file."""
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    """Sections of this page that differ for this sample, e.g. `{scale: {diameter: 30}}`."""
+
+
+class Normalise(Section):
+    """How intensities become 0 to 1: one decision per volume or slice, never per tile."""
+
+    method: Literal["auto", "percentile", "minmax", "range", "none"] = "auto"
+    """`auto` takes what the model was trained with, percentiles for most."""
+    lower: float = 1.0
+    """Lower percentile, or intensity if the method is `range`."""
+    upper: float = 99.8
+    """Upper percentile, or intensity if the method is `range`."""
+    scope: Literal["volume", "slice"] = "volume"
+    """One pair of limits for the volume, or one for each slice (uneven staining or depth)."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Normalise:
+        if self.lower >= self.upper:
+            raise ValueError("lower must be below upper")
+        if self.method in ("auto", "percentile") and not (0 <= self.lower < self.upper <= 100):
+            raise ValueError("percentiles lie between 0 and 100")
+        return self
+
+
+class Scale(Section):
+    """Object scale: the image is resampled to the scale the model was trained at."""
+
+    diameter: float | None = Field(default=None, gt=0)
+    """Typical object diameter in the image, in pixels."""
+    pixel_size: float | None = Field(default=None, gt=0)
+    """Pixel size to resample to, in the unit of the voxel size."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Scale:
+        if self.diameter is not None and self.pixel_size is not None:
+            raise ValueError("state diameter or pixel_size, not both")
+        return self
+
+
+class Tiles(Section):
+    """The tile grid, in pixels of the image."""
+
+    size: int | None = Field(default=None, ge=16)
+    """Edge of the inner tile; by default what fills the model's input at the object scale."""
+    halo: int | None = Field(default=None, ge=0)
+    """Context on each side, at least an object's radius; by default an eighth of the input."""
+
+
+class Foreground(Section):
+    """Skip what is empty."""
+
+    threshold: float | Literal["otsu"] | None = None
+    """Tiles whose brightest pixel is not above this are skipped."""
+
+
+class Ais(Section):
+    """Automatic instance segmentation; unset values are the ones tuned for the model."""
+
+    foreground_threshold: Fraction | None = None
+    """A pixel belongs to an object where the predicted foreground is above this."""
+    center_threshold: Fraction | None = None
+    """Seeds lie where the predicted centre distance is below this."""
+    boundary_threshold: Fraction | None = None
+    """Seeds lie where the predicted inverted boundary distance is below this."""
+    foreground_smoothing: float | None = Field(default=None, ge=0)
+    """Gaussian sigma of the foreground, in pixels of the image."""
+    distance_smoothing: float | None = Field(default=None, ge=0)
+    """Gaussian sigma of both distances, in pixels of the image."""
+    min_size: int | None = Field(default=None, ge=0)
+    """Fragments of fewer pixels are dropped."""
+
+
+class Stitch(Section):
+    """Joining fragments across tiles and slices into 3D objects."""
+
+    method: Literal["volsam", "micro-sam"] = "volsam"
+    """`volsam` is symmetric in z; `micro-sam` weighs slices as that program does."""
+    tile_threshold: Fraction = 0.4
+    """Intersection over union in the common halo above which two tiles' fragments attract."""
+    slice_threshold: Fraction = 0.3
+    """Intersection over union above which fragments of neighbouring slices attract."""
+    max_gap: int = Field(default=1, ge=0, le=8)
+    """Missing slices that an object may bridge; they are filled in."""
+    gap_penalty: float = Field(default=0.5, ge=0)
+    """Log-odds by which each missing slice weakens an edge."""
+    repulsion: float = Field(default=1.0, ge=0)
+    """Log-odds against joining two fragments of a slice that compete for one of the next."""
+    min_extent: int = Field(default=2, ge=1)
+    """Objects in fewer slices are dropped, unless the volume has fewer."""
+
+
+class Objects(Section):
+    """Which objects to keep."""
+
+    min_size: int = Field(default=0, ge=0)
+    """Fewest voxels."""
+    max_size: int | None = Field(default=None, ge=1)
+    """Most voxels."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Objects:
+        if self.max_size is not None and self.max_size < self.min_size:
+            raise ValueError("max_size is below min_size")
+        return self
+
+
+class Output(Section):
+    """Layout of what is written."""
+
+    ome_zarr: Literal["0.5", "0.4"] = "0.5"
+    """OME-Zarr version; 0.5 is sharded."""
+    labels_into: Literal["results", "input"] = "results"
+    """`input` writes the label group into an OME-Zarr input instead of leaving it unchanged."""
+    chunk: tuple[int, int, int] = (8, 256, 256)
+    """Chunk of the label image, zyx voxels."""
+    shard: tuple[int, int, int] = (16, 1024, 1024)
+    """Shard of the label image, a whole number of chunks; one shard is the unit of writing."""
+    dtype: Literal["auto", "uint16", "uint32", "uint64"] = "auto"
+    """Type of the label ids; `auto` is the smallest of uint32 and uint64 that holds them."""
+
+    @model_validator(mode="after")
+    def _aligned(self) -> Output:
+        if min(self.chunk) < 1 or any(
+            s < 1 or s % c for s, c in zip(self.shard, self.chunk, strict=True)
+        ):
+            raise ValueError("shard must be a whole number of chunks on every axis")
+        return self
+
+
+class Compute(Section):
+    """How blocks are computed; fixed for a run so that its result is reproducible."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the network runs."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Number format of the network; `auto` is fp32 on a CPU and bf16 or fp16 on a GPU."""
+    batch: int = Field(default=4, ge=1)
+    """Tiles per call of the network; halved for a block that runs out of memory."""
+    threads: int = Field(default=1, ge=1)
+    """CPU threads of one worker."""
+    block_slices: int = Field(default=4, ge=1)
+    """Slices of a block of tiles."""
+    block_tiles: int = Field(default=2, ge=1)
+    """Tile rows and tile columns of a block."""
+    store_embeddings: bool = False
+    """Keep the embeddings of all tiles, for prompts and repeated segmentation."""
+    compat: Literal["none", "micro-sam"] = "none"
+    """`micro-sam` normalises and clips tiles as that program does."""
+    max_memory_gb: float | None = Field(default=None, gt=0)
+    """Refuse a plan whose worker would need more; by default the machine's memory."""
+
+
+class Config(Section):
+    """What to run."""
+
+    results: str = "results"
+    """Folder of all results."""
+    task: Literal["segment"] = "segment"
+    """What to do."""
+    model: str = "embedded"
+    """Name in the registry, `embedded`, a checkpoint's path (`encoder.pt::decoder.pt` if in two
+    files), or `predictions:<path>` for stored predictions (an array 3, z, y, x)."""
+    samples: dict[Name, Sample] = Field(min_length=1)
+    """The images by name."""
+    normalise: Normalise = Normalise()
+    scale: Scale = Scale()
+    tiles: Tiles = Tiles()
+    foreground: Foreground = Foreground()
+    ais: Ais = Ais()
+    stitch: Stitch = Stitch()
+    objects: Objects = Objects()
+    output: Output = Output()
+    compute: Compute = Compute()
+
+    def of_sample(self, name: str) -> Config:
+        """The configuration of one sample, its overrides applied."""
+        if name not in self.samples:
+            raise VolsamError(
+                f"There is no sample {name!r} in the configuration; it has {', '.join(self.samples)}."
+            )
+        sample = self.samples[name]
+        data = self.model_dump(mode="json", exclude={"samples"})
+        for section, values in sample.overrides.items():
+            if section in ("samples", "results") or section not in data:
+                raise VolsamError(
+                    f"Key samples.{name}.overrides.{section} is no section that a sample may override; "
+                    f"use one of {', '.join(k for k in data if k not in ('samples', 'results'))}."
+                )
+            known = data[section]
+            data[section] = {**known, **values} if isinstance(known, dict) else values
+        plain = sample.model_dump(mode="json", exclude={"overrides"})
+        return validate({**data, "samples": {name: plain}})
+
+
+# The sections each stage reads; `sample:<field>` names a field of the sample.
+STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
+    "ingest": ("sample:image", "sample:axes", "sample:key", "sample:voxel_size", "sample:unit",
+               "sample:timepoint", "output.ome_zarr", "output.labels_into"),
+    "plan": ("sample:level", "sample:channel", "sample:timepoint", "sample:voxel_size",
+             "sample:unit", "sample:region", "sample:mask",
+             "sample:mask_key", "model", "normalise", "scale", "tiles", "foreground",
+             "compute.device", "compute.precision", "compute.batch", "compute.threads",
+             "compute.compat", "compute.block_slices", "compute.block_tiles",
+             "compute.max_memory_gb"),
+    "encode": ("compute.store_embeddings",),
+    "segment": ("ais", "compute.store_embeddings"),
+    "overlap": ("stitch.max_gap",),
+    "partition": ("stitch", "objects"),
+    "label": ("output", "stitch.max_gap"),
+    "measure": (),
+    "evaluate": ("sample:truth", "sample:truth_key"),
+    "report": (),
+}  # fmt: skip
+
+
+def validate(data: Mapping[str, Any]) -> Config:
+    """Check a configuration; the first fault is told in one sentence with its key."""
+    try:
+        return Config.model_validate(dict(data))
+    except ValidationError as error:
+        raise VolsamError(_sentence(error)) from None
+
+
+def load(path: str | Path) -> Config:
+    """Read a YAML or JSON configuration file, or a JSON text that starts with ``{``."""
+    text = str(path)
+    if not text.lstrip().startswith("{"):
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text file"
+            raise VolsamError(f"Cannot read the configuration {path}: {reason}.") from None
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise VolsamError(f"The configuration {path} is no valid YAML{where}; mend it.") from None
+    if not isinstance(data, dict):
+        raise VolsamError(f"The configuration {path} holds no keys; start from config/README.md.")
+    return validate(data)
+
+
+def stage_settings(config: Config, sample: str, stage: str) -> dict[str, Any]:
+    """The part of the configuration that `stage` depends on, plain and in a fixed order."""
+    whole = config.of_sample(sample).model_dump(mode="json")
+    settings: dict[str, Any] = {}
+    for entry in STAGE_SECTIONS[stage]:
+        if entry.startswith("sample:"):
+            field = entry.removeprefix("sample:")
+            settings[f"sample.{field}"] = whole["samples"][sample][field]
+        else:
+            value: Any = whole
+            for part in entry.split("."):
+                value = value[part]
+            settings[entry] = value
+    return settings
+
+
+def stage_config(config: Config, sample: str, stage: str) -> str:
+    """A complete configuration, as JSON, that keeps only what `stage` depends on.
+
+    Snakemake hands this text to the stage's command and compares it with the last run's, so a key
+    that the stage does not read cannot rerun it.
+    """
+    data: dict[str, Any] = {
+        "results": config.results,
+        "samples": {sample: {"image": config.samples[sample].image}},
+    }
+    for key, value in stage_settings(config, sample, stage).items():
+        if key.startswith("sample."):
+            data["samples"][sample][key.removeprefix("sample.")] = value
+            continue
+        *parents, last = key.split(".")
+        target = data
+        for part in parents:
+            target = target.setdefault(part, {})
+        target[last] = value
+    return json.dumps(data, sort_keys=True, separators=(",", ":"))
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"]) or "the configuration"
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return f"Key {key} is unknown; see config/README.md for the keys there are."
+    if first["type"] == "missing":
+        return f"Key {key} is missing; add it (config/README.md says what it means)."
+    given = first.get("input")
+    shown = f" (given: {given!r})" if isinstance(given, (str, int, float, bool)) else ""
+    return f"Key {key} is wrong{shown}: {message[0].lower() + message[1:]}; mend it in the configuration."

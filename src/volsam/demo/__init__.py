@@ -1,0 +1,1 @@
+"""Synthetic nuclei with known truth: the demo volume, test input and training slices."""

@@ -1,0 +1,63 @@
+"""What a stage reads from outside the results, and the fingerprints that notice a change.
+
+Invariants
+----------
+- A fingerprint is of metadata and content; dates only say whether it must be computed again.
+- Known fingerprints come from the markers of an earlier run; nothing is written here, so Snakemake may
+  ask while it builds its graph.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from volsam.config import Config
+from volsam.paths import SamplePaths
+from volsam.volume.fingerprint import fingerprint
+
+Stamp = tuple[str, str]
+
+
+def external_inputs(config: Config, sample: str, stage: str) -> dict[str, tuple[str, str | None]]:
+    """Path and key of the files outside the results that `stage` reads, by role."""
+    chosen = config.samples[sample]
+    found: dict[str, tuple[str, str | None]] = {}
+    if stage == "ingest":
+        found["image"] = (chosen.image, chosen.key)
+    elif stage == "plan":
+        kind, _, path = config.model.partition(":")
+        if kind == "predictions":
+            found["predictions"] = (path, None)
+        else:
+            for number, part in enumerate(config.model.split("::")):
+                if Path(part).is_file():
+                    found[f"model_{number}"] = (part, None)
+        if chosen.mask:
+            found["mask"] = (chosen.mask, chosen.mask_key)
+    elif stage == "evaluate" and chosen.truth:
+        found["truth"] = (chosen.truth, chosen.truth_key)
+    return found
+
+
+def stamps(config: Config, sample: str, stage: str) -> dict[str, Stamp]:
+    """(Stat signature, fingerprint) of a stage's external inputs, by role."""
+    config = config.of_sample(sample)
+    known = _known(SamplePaths(config.results, sample), stage)
+    return {
+        role: fingerprint(path, key, known=known.get(role))
+        for role, (path, key) in external_inputs(config, sample, stage).items()
+    }
+
+
+def fingerprints(config: Config, sample: str, stage: str) -> dict[str, str]:
+    """Fingerprints alone, by role."""
+    return {role: stamp[1] for role, stamp in stamps(config, sample, stage).items()}
+
+
+def _known(paths: SamplePaths, stage: str) -> dict[str, Stamp]:
+    try:
+        marker = json.loads(paths.marker(stage).read_text(encoding="utf-8"))
+        return {role: (stat, value) for role, (stat, value) in marker["inputs"].items()}
+    except (OSError, ValueError, KeyError, AttributeError):
+        return {}

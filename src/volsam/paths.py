@@ -1,0 +1,122 @@
+"""Where everything of a sample lies: the results users open, and the work folder beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class SamplePaths:
+    """Fixed places of one sample's files.
+
+    Parameters
+    ----------
+    results : str
+        Folder of all results.
+    sample : str
+        Name of the sample.
+    """
+
+    results: str
+    sample: str
+
+    @property
+    def folder(self) -> Path:
+        """Everything of this sample."""
+        return Path(self.results) / self.sample
+
+    @property
+    def store(self) -> Path:
+        """OME-Zarr with the labels, and with the image if it was ingested."""
+        return self.folder / f"{self.sample}.ome.zarr"
+
+    @property
+    def objects(self) -> Path:
+        """Table of the objects."""
+        return self.folder / "objects.parquet"
+
+    @property
+    def report(self) -> Path:
+        """Report of the run."""
+        return self.folder / "report.html"
+
+    @property
+    def metrics(self) -> Path:
+        """Scores against the truth."""
+        return self.folder / "metrics.json"
+
+    @property
+    def work(self) -> Path:
+        """Markers, ledgers and intermediates."""
+        return self.folder / ".volsam"
+
+    def marker(self, stage: str) -> Path:
+        """What a finished stage leaves for Snakemake: a small JSON that changes with its output."""
+        return self.work / f"{stage}.json"
+
+    def ledger(self, stage: str) -> Path:
+        """One line per finished block."""
+        return self.work / "ledger" / f"{stage}.jsonl"
+
+    def tables(self, stage: str) -> Path:
+        """Folder of the tables that a stage's blocks write."""
+        return self.work / "tables" / stage
+
+    @property
+    def embeddings(self) -> Path:
+        """Stored embeddings, one chunk per tile and slice."""
+        return self.work / "embeddings.zarr"
+
+    @property
+    def fragments(self) -> Path:
+        """Labels of every tile and slice before stitching."""
+        return self.work / "fragments.zarr"
+
+    @property
+    def offsets(self) -> Path:
+        """First global fragment id of every tile and slice, uint64."""
+        return self.work / "offsets.npy"
+
+    @property
+    def fragment_table(self) -> Path:
+        """All fragments in the order of their global ids."""
+        return self.work / "fragments.parquet"
+
+    @property
+    def lookup(self) -> Path:
+        """Object of every fragment, uint64, 0 where it is dropped."""
+        return self.work / "lookup.npy"
+
+
+def replace(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file under a temporary name beside `path` and rename it into place when complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    os.close(handle)
+    partial = Path(name)
+    try:
+        write(partial)
+        partial.chmod(0o644)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON atomically."""
+    text = json.dumps(data, indent=1, sort_keys=True) + "\n"
+    replace(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def sweep(folder: Path) -> None:
+    """Remove partial files that a kill left directly in `folder`."""
+    if folder.is_dir():
+        for partial in folder.glob(".*.partial"):
+            partial.unlink(missing_ok=True)

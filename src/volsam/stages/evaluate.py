@@ -1,0 +1,90 @@
+"""Evaluate: the labels against a truth, block by block.
+
+A block counts how often each label meets each true object; the counts add up, so the volume is never
+held. Runs only for samples that name a truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from volsam.blocks.stage import Attempt, Block, Job, Stage
+from volsam.errors import VolsamError
+from volsam.evaluate.contingency import Contingency
+from volsam.evaluate.metrics import score
+from volsam.geometry import Box, split
+from volsam.paths import replace, sweep, write_json
+from volsam.stages.label import NAME, label_store
+from volsam.stages.runplan import RunPlan
+from volsam.volume.labels import open_labels_level
+from volsam.volume.source import Volume, open_volume
+
+BLOCK = (16, 1024, 1024)
+
+
+class Evaluate(Stage[Contingency]):
+    """Stage `evaluate`."""
+
+    name = "evaluate"
+    upstream = ("label",)
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self.plan = RunPlan.of(job)
+        self.store = label_store(job)
+        self.folder = self.paths.tables(self.name)
+
+    def truth(self) -> Volume:
+        """The true labels."""
+        if self.sample.truth is None:
+            raise VolsamError(f"Sample {self.job.sample} names no truth; add truth: <path> to it.")
+        axes = "zyx" if self.plan.shape[0] > 1 else None
+        truth = open_volume(self.sample.truth, key=self.sample.truth_key, axes=axes)
+        if truth.info.shape != self.plan.shape:
+            raise VolsamError(
+                f"The truth {self.sample.truth} has shape {truth.info.shape} and the image "
+                f"{self.plan.shape}; give true labels of the image's shape."
+            )
+        return truth
+
+    def blocks(self) -> list[Block]:
+        self.truth()
+        return [
+            Block(index, box)
+            for index, box in split(Box.of(self.plan.shape), BLOCK)
+            if box.intersect(self.plan.region_box).size
+        ]
+
+    def reset(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def sweep(self) -> None:
+        sweep(self.folder)
+
+    def compute(self, block: Block, attempt: Attempt) -> Contingency:
+        box = block.box.intersect(self.plan.region_box)
+        labels = np.asarray(open_labels_level(self.store, NAME, 0, "r")[box.slices])
+        return Contingency.of(labels, self.truth().read(box))
+
+    def write(self, block: Block, result: Contingency) -> dict[str, Any]:
+        table = {"label": result.label, "truth": result.truth, "count": result.count}
+        path = self.folder / f"{block.id.replace(':', '_')}.npz"
+
+        def save(partial: Any) -> None:
+            with partial.open("wb") as file:
+                np.savez(file, **table)
+
+        replace(path, save)
+        return {"pairs": len(result.count)}
+
+    def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        tables = []
+        for record in records:
+            with np.load(self.folder / f"{record['block'].replace(':', '_')}.npz") as table:
+                tables.append(Contingency(table["label"], table["truth"], table["count"]))
+        scores = score(Contingency.sum(tables))
+        write_json(self.paths.metrics, {"truth": self.sample.truth, **scores})
+        return {"metrics": self.paths.metrics.name, "SA50": scores["SA50"], "mSA": scores["mSA"]}

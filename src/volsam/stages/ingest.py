@@ -1,0 +1,112 @@
+"""Ingest: an image that is no OME-Zarr becomes one; one that is stays where it is, unread.
+
+A block is a whole number of shards of one level; coarser levels are means of the finer one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+from volsam.blocks.stage import Attempt, Block, Job, Stage
+from volsam.errors import VolsamError
+from volsam.volume.info import require_voxel_size
+from volsam.volume.ingest import create_image, plan_ingest, write_image_block
+from volsam.volume.layout import choose_layout, open_level, sweep_partial
+from volsam.volume.pyramid import choose_factors, plan_level, write_level_block
+from volsam.volume.source import Volume, open_volume
+
+
+class Ingest(Stage[None]):
+    """Stage `ingest`."""
+
+    name = "ingest"
+    upstream = ()
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self.store = self.paths.store
+
+    @cached_property
+    def volume(self) -> Volume:
+        """The input, all of its channels."""
+        sample = self.sample
+        size = sample.voxel_size
+        volume = open_volume(
+            sample.image,
+            axes=sample.axes,
+            key=sample.key,
+            timepoint=sample.timepoint,
+            channel=0,
+            voxel_size=size.zyx() if size else None,
+            unit=sample.unit,
+        )
+        require_voxel_size(volume.info)
+        return volume
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the input is an OME-Zarr."""
+        return self.volume.info.format.startswith("ome-zarr")
+
+    @property
+    def factors(self) -> tuple[tuple[int, int, int], ...]:
+        """Downsampling of the coarser levels."""
+        info = self.volume.info
+        return info.factors if self.in_place else choose_factors(info.shape, info.voxel_size)
+
+    def blocks(self) -> list[Block]:
+        if self.in_place:
+            return []
+        info = self.volume.info
+        layout = choose_layout(info.shape, info.dtype, self.config.output.ome_zarr)
+        blocks = [Block(index, box) for index, box in plan_ingest(info, layout)]
+        for level in range(1, 1 + len(self.factors)):
+            array = open_level(self.store, level, "r")
+            blocks += [Block(index, box, level) for index, box in plan_level(array)]
+        return blocks
+
+    def reset(self) -> None:
+        if self.in_place:
+            return
+        if self.config.output.labels_into == "input":
+            raise VolsamError(
+                f"Labels cannot be written into {self.sample.image}, which is no OME-Zarr; "
+                "set output.labels_into: results."
+            )
+        info, version = self.volume.info, self.config.output.ome_zarr
+        layout = choose_layout(info.shape, info.dtype, version)
+        create_image(self.store, info, layout, self.factors, version, self.job.sample)
+
+    def sweep(self) -> None:
+        if not self.in_place:
+            sweep_partial(self.store)
+
+    def compute(self, block: Block, attempt: Attempt) -> None:
+        """Nothing: a block is copied while it is written."""
+
+    def write(self, block: Block, result: None) -> dict[str, Any]:
+        if block.phase == 0:
+            return {"bytes": write_image_block(self.store, self.volume, block.box)}
+        finer = open_level(self.store, block.phase - 1, "r")
+        write_level_block(finer, open_level(self.store, block.phase), block.box, labels=False)
+        return {}
+
+    def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        info = self.volume.info
+        image = {"path": self.sample.image, "key": self.sample.key, "axes": self.sample.axes}
+        if not self.in_place:
+            image = {"path": str(self.store), "key": None, "axes": None}
+        return {
+            "ingested": not self.in_place,
+            "image": image,
+            "factors": self.factors,
+            "format": info.format,
+            "shape": info.shape,
+            "channels": info.channels,
+            "dtype": info.dtype,
+            "voxel_size": info.voxel_size,
+            "unit": info.unit,
+            "warnings": info.warnings,
+        }

@@ -1,0 +1,168 @@
+"""Label: fragments become object labels in OME-Zarr, level by level.
+
+A block is one shard of one level. At level 0 each voxel takes the object of its tile's fragment; gaps
+of up to `stitch.max_gap` slices between voxels of one object are filled where nothing else is.
+Coarser levels are the mode of the finer one, so their ids are a subset of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from volsam.blocks.stage import Attempt, Block, Job, Stage
+from volsam.geometry import Box
+from volsam.stages.fragments import FragmentStore
+from volsam.stages.runplan import RunPlan
+from volsam.volume.labels import create_labels, label_path, open_labels_level
+from volsam.volume.layout import label_dtype, sweep_partial
+from volsam.volume.pyramid import choose_factors, plan_level, write_level_block
+
+NAME = "objects"
+Objects = npt.NDArray[np.unsignedinteger[Any]]
+
+
+def label_store(job: Job) -> Path:
+    """The OME-Zarr that holds the label group."""
+    if job.config.of_sample(job.sample).output.labels_into == "input":
+        return Path(job.marker("ingest")["outputs"]["image"]["path"])
+    return job.paths.store
+
+
+class Label(Stage[Objects]):
+    """Stage `label`."""
+
+    name = "label"
+    upstream = ("partition",)
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self.plan = RunPlan.of(job)
+        self.store = label_store(job)
+        self.ingested = job.marker("ingest")["outputs"]
+
+    @property
+    def factors(self) -> tuple[tuple[int, int, int], ...]:
+        """Downsampling of the coarser levels, those of the image where the labels lie beside it."""
+        if self.has_image:
+            return tuple((z, y, x) for z, y, x in self.ingested["factors"])
+        return choose_factors(self.plan.shape, self.plan.voxel_size)
+
+    @property
+    def has_image(self) -> bool:
+        """Whether the image is in the same store."""
+        return self.ingested["ingested"] or self.config.output.labels_into == "input"
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the ids."""
+        objects = self.job.marker("partition")["outputs"]["objects"]
+        return label_dtype(objects, self.config.output.dtype)
+
+    def blocks(self) -> list[Block]:
+        region = self.plan.region_box
+        blocks: list[Block] = []
+        for level, factor in enumerate([(1, 1, 1), *self.factors]):
+            wanted = Box(
+                tuple(a // f for a, f in zip(region.start, factor, strict=True)),
+                tuple(-(-b // f) for b, f in zip(region.stop, factor, strict=True)),
+            )
+            blocks += [
+                Block(index, box, level)
+                for index, box in plan_level(open_labels_level(self.store, NAME, level, "r"))
+                if box.intersect(wanted).size
+            ]
+        return blocks
+
+    def reset(self) -> None:
+        output = self.config.output
+        source = None
+        if not self.has_image:
+            labels = label_path(self.store, NAME)
+            source = os.path.relpath(Path(self.sample.image).resolve(), labels.resolve())
+        create_labels(
+            self.store,
+            NAME,
+            shape=self.plan.shape,
+            dtype=self.dtype,
+            chunks=output.chunk,
+            shards=output.shard,
+            voxel_size=self.plan.voxel_size,
+            unit=self.plan.unit,
+            factors=self.factors,
+            translation=self.plan.translation,
+            version=output.ome_zarr,
+            source=source,
+            has_image=self.has_image,
+            provenance={"model": self.plan.model, "model_hash": self.plan.model_hash},
+        )
+
+    def sweep(self) -> None:
+        sweep_partial(label_path(self.store, NAME))
+
+    def compute(self, block: Block, attempt: Attempt) -> Objects | None:
+        if block.phase:
+            return None  # levels are computed from the level before while they are written
+        return self._fill_gaps(block.box).astype(self.dtype)
+
+    def _fill_gaps(self, box: Box) -> npt.NDArray[np.uint64]:
+        gap = self.config.stitch.max_gap
+        wide = box.grow((gap, 0, 0), Box.of(self.plan.shape))
+        labels = self._objects(wide)
+        filled = labels.copy()
+        for distance in range(2, gap + 2):
+            for z in range(len(labels) - distance):
+                # One object in slices z and z + distance, nothing in between: the gap is its.
+                between = labels[z + 1 : z + distance]
+                bridge = (labels[z] == labels[z + distance]) & ~between.any(axis=0)
+                np.copyto(filled[z + 1 : z + distance], labels[z], where=bridge)
+        return filled[box.relative_to(wide).slices]
+
+    def _objects(self, box: Box) -> npt.NDArray[np.uint64]:
+        """Objects of a box of the volume, from its tiles' inner boxes."""
+        plan, grid = self.plan, self.plan.grid
+        store = FragmentStore(self.paths, plan)
+        lookup = np.load(self.paths.lookup, mmap_mode="r")
+        offsets = store.offsets()
+        objects = np.zeros(box.shape, np.uint64)
+        inside = box.intersect(plan.region_box)
+        if not inside.size:
+            return objects
+        (z0, y0, x0), (z1, y1, x1) = inside.start, inside.stop
+        for row in range(y0 // grid.tile, -(-y1 // grid.tile)):
+            for column in range(x0 // grid.tile, -(-x1 // grid.tile)):
+                tile = grid.index(row, column)
+                part = grid.inner(tile).intersect(Box((y0, x0), (y1, x1)))
+                view = part.relative_to(grid.outer(tile)).slices
+                place = part.relative_to(Box(box.start[1:], box.stop[1:])).slices
+                chunk = store.read(Box((z0, row, column), (z1, row + 1, column + 1)))[:, 0, 0]
+                for z in range(z0, z1):
+                    local = chunk[(z - z0, *view)]
+                    first, last = (int(offsets[z * len(grid) + tile + k]) for k in (0, 1))
+                    table = np.concatenate([np.zeros(1, np.uint64), lookup[first:last]])
+                    objects[(z - box.start[0], *place)] = table[local]
+        return objects
+
+    def write(self, block: Block, result: Objects | None) -> dict[str, Any]:
+        target = open_labels_level(self.store, NAME, block.phase)
+        if result is None:
+            finer = open_labels_level(self.store, NAME, block.phase - 1, "r")
+            write_level_block(finer, target, block.box, labels=True)
+            return {}
+        target[block.box.slices] = result
+        return {"bytes": int(result.nbytes), "voxels": int(np.count_nonzero(result))}
+
+    def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "store": str(self.store),
+            "labels": f"labels/{NAME}",
+            "objects": self.job.marker("partition")["outputs"]["objects"],
+            "levels": 1 + len(self.factors),
+            "dtype": str(self.dtype),
+            "labelled_voxels": sum(record.get("voxels", 0) for record in records),
+        }

@@ -1,0 +1,77 @@
+"""Measure: the table of objects, from the labels and the image.
+
+A block is one shard of the labels; it leaves sums per object, which add up over blocks. Integer sums
+make the table independent of how the volume was cut.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from volsam.blocks.stage import Attempt, Block, Job, Stage
+from volsam.geometry import Box, split
+from volsam.paths import replace, sweep
+from volsam.stages.label import NAME, label_store
+from volsam.stages.objects import finish, measure_block
+from volsam.stages.runplan import RunPlan
+from volsam.volume.labels import open_labels_level
+from volsam.volume.source import Volume, open_volume
+
+
+class Measure(Stage[pa.Table]):
+    """Stage `measure`."""
+
+    name = "measure"
+    upstream = ("label",)
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self.plan = RunPlan.of(job)
+        self.store = label_store(job)
+        self.folder = self.paths.tables(self.name)
+
+    @cached_property
+    def volume(self) -> Volume:
+        """The image whose intensities are averaged."""
+        return open_volume(**self.plan.image)
+
+    def blocks(self) -> list[Block]:
+        labels = open_labels_level(self.store, NAME, 0, "r")
+        unit = labels.shards or labels.chunks
+        return [
+            Block(index, box)
+            for index, box in split(Box.of(self.plan.shape), unit)
+            if box.intersect(self.plan.region_box).size
+        ]
+
+    def reset(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+
+    def sweep(self) -> None:
+        sweep(self.folder)
+
+    def compute(self, block: Block, attempt: Attempt) -> pa.Table:
+        labels = np.asarray(open_labels_level(self.store, NAME, 0, "r")[block.box.slices])
+        predictions = self.plan.model.startswith("predictions:")
+        channels = None if predictions else self.volume.read_channels(block.box)
+        return measure_block(labels, channels, block.box.start)
+
+    def write(self, block: Block, result: pa.Table) -> dict[str, Any]:
+        path = self.folder / f"{block.id.replace(':', '_')}.parquet"
+        replace(path, lambda partial: pq.write_table(result, partial))
+        return {"objects": result.num_rows}
+
+    def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        tables = [pq.read_table(path) for path in sorted(self.folder.glob("*.parquet"))]
+        names = self.volume.info.channel_names
+        table = finish(pa.concat_tables(tables), self.plan.voxel_size, self.plan.unit, names)
+        replace(self.paths.objects, lambda partial: pq.write_table(table, partial))
+        return {"table": self.paths.objects.name, "objects": table.num_rows}

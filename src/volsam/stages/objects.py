@@ -1,0 +1,111 @@
+"""Object measurements as sums that add up over blocks.
+
+The sums are integers (coordinates, counts, integer intensities) or float64, the table is sorted by
+id: the same labels and image give the same table however the volume was cut. Float intensities are
+summed exactly up to rounding to float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+AXES = "zyx"
+
+
+def measure_block(
+    labels: npt.NDArray[Any], channels: npt.NDArray[Any] | None, origin: Sequence[int]
+) -> pa.Table:
+    """Partial sums of the objects in one block.
+
+    Parameters
+    ----------
+    labels : unsigned integer (z, y, x)
+        Object ids, 0 is background.
+    channels : (c, z, y, x) or None
+        Intensities at the same voxels.
+    origin : (int, int, int)
+        Voxel coordinates of the block's first voxel.
+
+    Returns
+    -------
+    pyarrow.Table
+        One row per object: id, voxels, and per axis sum, min and max of the coordinate; per channel
+        the sum of the intensities.
+    """
+    places = np.nonzero(labels)
+    ids, inverse = np.unique(labels[places], return_inverse=True)
+    columns: dict[str, npt.NDArray[Any]] = {
+        "id": ids.astype(np.uint64),
+        "voxels": np.bincount(inverse, minlength=len(ids)).astype(np.int64),
+    }
+    order = np.argsort(inverse, kind="stable")
+    firsts = np.searchsorted(inverse[order], np.arange(len(ids)))
+    for axis, place, start in zip(AXES, places, origin, strict=True):
+        coordinate = (place + start)[order]
+        for name, reduce in (("sum", np.add), ("min", np.minimum), ("max", np.maximum)):
+            columns[f"{name}_{axis}"] = _reduce(reduce, coordinate, firsts)
+    for number, channel in enumerate(() if channels is None else channels):
+        kind = np.int64 if np.issubdtype(channel.dtype, np.integer) else np.float64
+        values = channel[places].astype(kind)[order]
+        columns[f"intensity_{number}"] = _reduce(np.add, values, firsts).astype(np.float64)
+    return pa.table(columns)
+
+
+def _reduce(
+    operation: np.ufunc, values: npt.NDArray[Any], firsts: npt.NDArray[np.int64]
+) -> npt.NDArray[Any]:
+    return operation.reduceat(values, firsts) if len(firsts) else values[:0]
+
+
+def finish(
+    partial: pa.Table,
+    voxel_size: tuple[float, float, float],
+    unit: str,
+    channel_names: Sequence[str],
+) -> pa.Table:
+    """Join partial sums into the object table.
+
+    Returns
+    -------
+    pyarrow.Table
+        id, voxels, volume; centroid and bounding box (half-open) per axis in voxels and in `unit`;
+        slices; mean intensity per channel. Sorted by id; unit and voxel size are in the metadata.
+    """
+    sums = [name for name in partial.column_names if name.startswith(("sum_", "intensity_"))]
+    grouped = partial.group_by("id", use_threads=False).aggregate(
+        [("voxels", "sum")]
+        + [(name, "sum") for name in sums]
+        + [(f"min_{axis}", "min") for axis in AXES]
+        + [(f"max_{axis}", "max") for axis in AXES]
+    )
+    grouped = grouped.sort_by("id")
+    column = {name: grouped[name].to_numpy() for name in grouped.column_names}
+    voxels = column["voxels_sum"]
+    table: dict[str, npt.NDArray[Any]] = {
+        "id": column["id"],
+        "voxels": voxels,
+        "volume": voxels * float(np.prod(voxel_size)),
+    }
+    for axis, size in zip(AXES, voxel_size, strict=True):
+        centroid = column[f"sum_{axis}_sum"] / voxels
+        low, high = column[f"min_{axis}_min"], column[f"max_{axis}_max"] + 1
+        table |= {
+            f"centroid_{axis}": centroid,
+            f"bbox_{axis}_start": low,
+            f"bbox_{axis}_stop": high,
+            f"centroid_{axis}_{unit}": centroid * size,
+            f"bbox_{axis}_start_{unit}": low * size,
+            f"bbox_{axis}_stop_{unit}": high * size,
+        }
+    table["slices"] = column["max_z_max"] + 1 - column["min_z_min"]
+    for number, name in enumerate(channel_names):
+        if f"intensity_{number}_sum" in column:
+            mean = column[f"intensity_{number}_sum"] / voxels
+            table[f"mean_intensity_{name}"] = mean.astype(np.float32)
+    metadata = {"unit": unit, "voxel_size_zyx": ",".join(str(size) for size in voxel_size)}
+    return pa.table(table).replace_schema_metadata(metadata)

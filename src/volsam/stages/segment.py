@@ -1,0 +1,134 @@
+"""Segment: every tile of every slice becomes labelled fragments.
+
+A block is a box of tiles and slices. Its image is read once, normalised by the run's one decision,
+cut into outer boxes of equal size (mirrored beyond the border of the plane), predicted in batches, and
+each tile's predictions become labels. The labels of a tile, halo included, are one chunk of
+``fragments.zarr``, at (slice, tile row, tile column); its block is one shard.
+
+Invariants
+----------
+- A tile's labels depend on the tile only: not on its block, its batch or what ran before.
+- Labels exist only inside the plane; ids count from 1 in each tile and slice.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from volsam.blocks.stage import Attempt, Block, Job, Stage
+from volsam.segment.ais import AisParameters, segment_ais
+from volsam.segment.tiles import TileReader
+from volsam.stages.fragments import FragmentStore
+from volsam.stages.runplan import RunPlan
+
+Tile = tuple[int, int]
+Labels = dict[Tile, npt.NDArray[np.uint32]]
+
+
+class Segment(Stage[Labels]):
+    """Stage `segment`."""
+
+    name = "segment"
+    upstream = ("plan",)
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self.plan = RunPlan.of(job)
+        self.batch = self.plan.batch
+        if self.config.compute.store_embeddings:
+            self.upstream = ("plan", "encode")
+
+    @cached_property
+    def parameters(self) -> AisParameters:
+        """The model's tuned values, where the configuration does not say otherwise."""
+        stated = self.config.ais.model_dump(exclude_none=True)
+        return AisParameters(**{**self.plan.ais, **stated})
+
+    def blocks(self) -> list[Block]:
+        return self.plan.tile_blocks()
+
+    def reset(self) -> None:
+        FragmentStore.create(self.paths, self.plan)
+
+    def sweep(self) -> None:
+        FragmentStore(self.paths, self.plan).sweep()
+
+    def compute(self, block: Block, attempt: Attempt) -> Labels:
+        reader = TileReader(self.plan)
+        reader.prefetch(self.plan.outer_cover(block))
+        tiles = [tile for tile in self.plan.tiles(block) if not reader.is_empty(*tile)]
+        predict = predictor(self.plan, reader, self.paths.embeddings if self._stored else None)
+        labels: Labels = {}
+        # The watershed of a batch runs beside the network on the next one.
+        with ThreadPoolExecutor(1) as pool:
+            futures = {}
+            for batch in _batches(tiles, attempt.batch or self.batch):
+                for tile, predictions in zip(batch, predict(block, batch), strict=True):
+                    futures[tile] = pool.submit(self._label, tile[1], predictions)
+            labels = {tile: future.result() for tile, future in futures.items()}
+        return labels
+
+    @property
+    def _stored(self) -> bool:
+        return self.config.compute.store_embeddings
+
+    def _label(self, tile: int, predictions: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
+        """Labels in the frame of the outer box, from predictions on its part in the plane."""
+        outer = self.plan.grid.outer(tile)
+        frame = np.zeros(outer.shape, np.uint32)
+        inside = self.plan.valid(tile).relative_to(outer).slices
+        frame[inside] = segment_ais(*predictions, parameters=self.parameters)
+        return frame
+
+    def write(self, block: Block, result: Labels) -> dict[str, Any]:
+        return FragmentStore(self.paths, self.plan).write(block, result)
+
+    def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        counts = FragmentStore(self.paths, self.plan).finalize(self.blocks())
+        return {
+            **counts,
+            "parameters": vars(self.parameters),
+            "tiles": sum(record["tiles"] for record in records),
+        }
+
+
+def predictor(
+    plan: RunPlan, reader: TileReader, embeddings: os.PathLike[str] | None = None
+) -> Callable[[Block, list[Tile]], Iterator[npt.NDArray[np.float32]]]:
+    """Function that yields, for each tile, predictions float32 (3, h, w) on its part in the plane."""
+    if plan.model.startswith("predictions:"):
+        return lambda block, tiles: (reader.predictions(z, tile) for z, tile in tiles)
+
+    from volsam.segment.predict import decode_tiles, embed_tiles, predict_clipped
+    from volsam.stages.encode import EmbeddingStore, loaded_model
+
+    model = loaded_model(plan.model, plan.device, plan.precision, plan.threads)
+
+    def predict(block: Block, tiles: list[Tile]) -> Iterator[npt.NDArray[np.float32]]:
+        if plan.compat == "micro-sam":
+            for z, tile in tiles:
+                yield predict_clipped(model, reader.raw(z, plan.valid(tile)))
+            return
+        if embeddings is not None:
+            encoded = EmbeddingStore(embeddings, plan).read(tiles)
+        else:
+            encoded = embed_tiles(model, reader.outer(tiles), scale=plan.scale)
+        size = plan.grid.outer_size
+        predictions = decode_tiles(model, encoded, scale=plan.scale, size=size)
+        for (_, tile), prediction in zip(tiles, predictions, strict=True):
+            inside = plan.valid(tile).relative_to(plan.grid.outer(tile))
+            yield prediction[(slice(None), *inside.slices)]
+
+    return predict
+
+
+def _batches(tiles: list[Tile], size: int) -> Iterator[list[Tile]]:
+    for start in range(0, len(tiles), size):
+        yield tiles[start : start + size]

@@ -1,0 +1,1 @@
+"""From fragments to objects: overlaps, costs, multicut, partition; pure functions on arrays."""

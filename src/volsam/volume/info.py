@@ -1,0 +1,232 @@
+"""What is known of a volume before any voxel is read, and the units it is measured in.
+
+Invariants
+----------
+- Shapes, voxel sizes, translations and chunks are ordered zyx; a 2D image has one slice.
+- A stated voxel size wins over the metadata; a contradiction becomes a warning with both values.
+- Lengths are kept in the unit they were stated in (or else the metadata's), never silently
+  converted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from volsam.errors import VolsamError
+
+ZYX = tuple[int, int, int]
+Size = tuple[float, float, float]
+
+DEFAULT_UNIT = "micrometer"
+
+# Metres per unit, by the names that OME-Zarr recommends (UDUNITS-2).
+METRES: dict[str, float] = {
+    "picometer": 1e-12,
+    "angstrom": 1e-10,
+    "nanometer": 1e-9,
+    "micrometer": 1e-6,
+    "millimeter": 1e-3,
+    "centimeter": 1e-2,
+    "decimeter": 1e-1,
+    "inch": 0.0254,
+    "meter": 1.0,
+}
+
+_SPELLINGS: dict[str, str] = {
+    "pm": "picometer",
+    "å": "angstrom",
+    "nm": "nanometer",
+    "um": "micrometer",
+    "µm": "micrometer",  # micro sign
+    "μm": "micrometer",  # Greek mu
+    "micron": "micrometer",
+    "microns": "micrometer",
+    "mm": "millimeter",
+    "cm": "centimeter",
+    "m": "meter",
+}
+
+
+@dataclass(frozen=True)
+class VolumeInfo:
+    """Description of one volume: one time point, one resolution level.
+
+    Parameters
+    ----------
+    shape : (int, int, int)
+        Voxels, zyx.
+    dtype : str
+        numpy name of the stored type, native byte order.
+    channels, timepoints : int
+        How many the file holds.
+    voxel_size : (float, float, float) or None
+        Edge lengths zyx in `unit`; None where neither stated nor in the metadata.
+    unit : str
+        Unit of length, as OME-Zarr spells it.
+    channel_names : tuple of str
+        Names in the metadata; empty if there are none.
+    format : str
+        ``ome-zarr-0.4``, ``ome-zarr-0.5``, ``tiff``, ``tiff-folder``, ``zarr`` or ``hdf5``.
+    path : str
+        As given.
+    key : str or None
+        Array or image within the file.
+    chunks : (int, int, int)
+        What the file stores together, zyx: the unit in which reading is cheap.
+    warnings : tuple of str
+        One sentence each, for the plan to print.
+    translation : (float, float, float)
+        Position of the first voxel, zyx in `unit`.
+    factors : tuple of (int, int, int)
+        Downsampling of the file's coarser levels relative to this one, zyx.
+    level : int
+        Resolution level read.
+    """
+
+    shape: ZYX
+    dtype: str
+    channels: int
+    timepoints: int
+    voxel_size: Size | None
+    unit: str
+    channel_names: tuple[str, ...]
+    format: str
+    path: str
+    key: str | None
+    chunks: ZYX
+    warnings: tuple[str, ...] = ()
+    translation: Size = (0.0, 0.0, 0.0)
+    factors: tuple[ZYX, ...] = ()
+    level: int = 0
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a file says of its geometry; every part may be unknown.
+
+    `voxel_size` and `translation` are zyx in `unit`.
+    """
+
+    voxel_size: Size | None = None
+    unit: str | None = None
+    translation: Size = (0.0, 0.0, 0.0)
+    channel_names: tuple[str, ...] = ()
+
+
+def require_voxel_size(info: VolumeInfo) -> Size:
+    """Voxel size, zyx in ``info.unit``.
+
+    Raises
+    ------
+    VolsamError
+        If it is neither stated nor in the metadata.
+    """
+    if info.voxel_size is None:
+        raise VolsamError(
+            f"The voxel size of {info.path} is neither stated nor in its metadata; "
+            f"add voxel_size: {{z: …, y: …, x: …}} in {info.unit} to the sample."
+        )
+    return info.voxel_size
+
+
+def unit_name(unit: str) -> str:
+    """Spell a unit as OME-Zarr does (``µm`` → ``micrometer``); unknown units stay as they are."""
+    text = unit.strip().replace("\\u00B5", "µ").replace("\\u00b5", "µ")
+    name = text.lower().replace("metre", "meter")
+    return _SPELLINGS.get(
+        text, _SPELLINGS.get(name, name.removesuffix("s") if name != "s" else name)
+    )
+
+
+def convert(value: Sequence[float], source: str, target: str) -> Size | None:
+    """Convert lengths; None where one of the units is no known length."""
+    if source == target:
+        factor = 1.0
+    elif source in METRES and target in METRES:
+        factor = METRES[source] / METRES[target]
+    else:
+        return None
+    z, y, x = (float(v) * factor for v in value)
+    return z, y, x
+
+
+def stated_size(stated: Any) -> Size:
+    """Read a stated voxel size: ``(z, y, x)``, ``(y, x)`` or a mapping; z is 1 if left out."""
+    if isinstance(stated, Mapping):
+        missing = [axis for axis in "yx" if axis not in stated]
+        if missing or set(stated) - set("zyx"):
+            raise VolsamError(
+                f"voxel_size {dict(stated)} must have the keys y and x, and z for a volume."
+            )
+        values = [stated.get("z", 1.0), stated["y"], stated["x"]]
+    else:
+        values = list(stated)
+        values = [1.0, *values] if len(values) == 2 else values
+    if len(values) != 3 or not all(0 < float(v) < float("inf") for v in values):
+        raise VolsamError(
+            f"voxel_size {stated!r} must be three positive numbers in the order z, y, x."
+        )
+    return float(values[0]), float(values[1]), float(values[2])
+
+
+def settle_geometry(
+    metadata: Metadata, stated: Any, unit: str | None, path: str, flat: bool
+) -> tuple[Size | None, str, Size, list[str]]:
+    """Bring what is stated and what the metadata say together.
+
+    Parameters
+    ----------
+    metadata : Metadata
+        From the file.
+    stated : mapping, sequence or None
+        Voxel size from the user, in `unit`.
+    unit : str or None
+        Unit from the user.
+    path : str
+        For the warnings.
+    flat : bool
+        The image has one slice: a difference along z means nothing.
+
+    Returns
+    -------
+    voxel_size, unit, translation, warnings
+    """
+    warnings: list[str] = []
+    if unit is not None:
+        unit = unit_name(unit)
+        if unit not in METRES:
+            raise VolsamError(
+                f"Unit {unit!r} of {path} is no unit of length; use one of {', '.join(METRES)}."
+            )
+    file_unit = metadata.unit
+    if metadata.voxel_size is not None and file_unit is None and stated is None:
+        warnings.append(
+            f"The metadata of {path} give a voxel size without a unit; it is taken as "
+            f"{unit or DEFAULT_UNIT}."
+        )
+    if stated is None:
+        target = unit or file_unit or DEFAULT_UNIT
+    else:
+        target = unit or DEFAULT_UNIT
+    source = file_unit or target
+    known = None if metadata.voxel_size is None else convert(metadata.voxel_size, source, target)
+    translation = convert(metadata.translation, source, target) or (0.0, 0.0, 0.0)
+    if stated is None:
+        if metadata.voxel_size is not None and known is None:
+            warnings.append(
+                f"The voxel size in the metadata of {path} is in {file_unit}, which is no length; "
+                f"state voxel_size if sizes matter."
+            )
+        return known, target, translation, warnings
+    size = stated_size(stated)
+    compared = range(1 if flat else 0, 3)
+    if known is not None and any(abs(size[i] - known[i]) > 0.01 * size[i] for i in compared):
+        shown = " × ".join(f"{v:.6g}" for v in known)
+        chosen = " × ".join(f"{v:.6g}" for v in size)
+        warnings.append(
+            f"The stated voxel size of {path}, {chosen} {target} (z × y × x), contradicts its "
+            f"metadata, {shown} {target}; the stated one is used."
+        )
+    return size, target, translation, warnings

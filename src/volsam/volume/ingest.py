@@ -1,0 +1,142 @@
+"""Copy an image into an OME-Zarr of our own, block by block: the pure pieces of the ingest stage.
+
+Invariants
+----------
+- A block is a whole number of shards and holds all channels; blocks partition the volume.
+- Values that are no finite numbers stop the ingest with their position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from volsam.errors import VolsamError
+from volsam.geometry import Box, split
+from volsam.volume.info import ZYX, VolumeInfo
+from volsam.volume.labels import _format
+from volsam.volume.layout import Layout, clip_layout, create_array, open_level
+from volsam.volume.metadata import image_attributes
+from volsam.volume.pyramid import level_shape
+from volsam.volume.source import Volume
+
+_BLOCK_BYTES = 1 << 28
+
+
+def plan_ingest(info: VolumeInfo, layout: Layout) -> list[tuple[tuple[int, ...], Box]]:
+    """Blocks of level 0, (grid index, zyx box), each a whole number of shards.
+
+    A block grows in the plane towards what the file stores together (a compressed TIFF plane is
+    decoded as a whole), as long as it stays below 256 MiB.
+    """
+    itemsize = np.dtype(info.dtype).itemsize * info.channels
+    block = list(layout.unit)
+    for axis in (2, 1):
+        wanted = min(info.chunks[axis], info.shape[axis])
+        while block[axis] < wanted:
+            grown = block[axis] + layout.unit[axis]
+            if np.prod([grown if i == axis else block[i] for i in range(3)]) * itemsize > (
+                _BLOCK_BYTES
+            ):
+                break
+            block[axis] = grown
+    return list(split(Box.of(info.shape), block))
+
+
+def create_image(
+    store: str | Path,
+    info: VolumeInfo,
+    layout: Layout,
+    factors: Sequence[ZYX],
+    version: str = "0.5",
+    name: str | None = None,
+) -> None:
+    """Create the metadata and the empty levels of an image.
+
+    Parameters
+    ----------
+    store : path
+        Folder ``<name>.ome.zarr``; an image in it is replaced.
+    info : VolumeInfo
+        Of the input: shape, channels, voxel size.
+    layout : Layout
+        Chunks and shards of level 0.
+    factors : sequence of (z, y, x)
+        Downsampling of levels 1, 2, … relative to level 0.
+    version : {"0.4", "0.5"}
+    name : str, optional
+        Name of the image; by default that of the store.
+    """
+    import zarr
+
+    axes = "czyx" if info.channels > 1 else "zyx"
+    extra = (info.channels,) if info.channels > 1 else ()
+    title = name or Path(store).name.removesuffix(".zarr").removesuffix(".ome")
+    try:
+        group = zarr.open_group(store, mode="w", zarr_format=_format(version))
+        group.attrs.put(
+            image_attributes(
+                version,
+                title,
+                axes,
+                factors,
+                info.voxel_size,
+                info.unit,
+                info.translation,
+                channel_names=info.channel_names,
+                dtype=info.dtype,
+            )
+        )
+        for level, factor in enumerate([(1, 1, 1), *factors]):
+            small = level_shape(info.shape, factor)
+            own = clip_layout(small, layout.chunks, layout.shards)
+            create_array(group, str(level), (*extra, *small), info.dtype, own, axes, labels=False)
+    except OSError as error:
+        raise VolsamError(
+            f"Cannot write {store}: {error.strerror or error}; "
+            f"choose a folder you may write to, with room on its disk."
+        ) from None
+
+
+def write_image_block(store: str | Path, volume: Volume, box: Box) -> int:
+    """Copy one block of `plan_ingest` to level 0; returns the number of bytes before compression.
+
+    Raises
+    ------
+    VolsamError
+        If the input is damaged there or holds NaN or infinite values.
+    """
+    block = volume.read_channels(box)
+    for channel in block:
+        check_finite(channel, box.start, volume.info.path)
+    array = open_level(store, 0)
+    if array.ndim == 3:
+        array[box.slices] = block[0]
+    else:
+        array[(slice(None), *box.slices)] = block
+    return block.nbytes
+
+
+def check_finite(block: np.ndarray, start: Sequence[int] = (0, 0, 0), path: str = "image") -> None:
+    """Refuse NaN and infinite values, saying where the first one is.
+
+    Parameters
+    ----------
+    block : ndarray, (z, y, x)
+    start : (z, y, x)
+        Position of the block in the volume.
+    path : str
+        For the message.
+    """
+    if block.dtype.kind != "f":
+        return
+    finite = np.isfinite(block)
+    if finite.all():
+        return
+    first = np.unravel_index(int(np.argmin(finite)), block.shape)
+    z, y, x = (int(s + i) for s, i in zip(start, first, strict=True))
+    raise VolsamError(
+        f"{path} holds {block[first]} at z {z}, y {y}, x {x}; replace such values by numbers first."
+    )

@@ -1,0 +1,199 @@
+"""Label images in OME-Zarr: beside an ingested image, on their own, or inside the user's input.
+
+Invariants
+----------
+- Metadata and empty arrays of all levels exist before the first block is written, by one process.
+- A group named like ours that we did not make is never touched.
+- Labels are a valid label image of their own, whether or not their image is in the same store.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from volsam import __version__
+from volsam.errors import VolsamError
+from volsam.volume.info import ZYX, Size
+from volsam.volume.layout import ZARR_FORMAT, clip_layout, create_array, open_level
+from volsam.volume.metadata import image_attributes, versioned
+from volsam.volume.pyramid import level_shape
+
+if TYPE_CHECKING:
+    import zarr
+
+OURS = "volsam"  # attribute that marks a label group of ours
+
+
+def label_path(store_root: str | Path, name: str = "objects") -> Path:
+    """Folder of a label image."""
+    return Path(store_root) / "labels" / name
+
+
+def create_labels(
+    store_root: str | Path,
+    name: str = "objects",
+    *,
+    shape: Sequence[int],
+    dtype: Any,
+    chunks: Sequence[int],
+    shards: Sequence[int] | None,
+    voxel_size: Size | None,
+    unit: str,
+    factors: Sequence[ZYX] = (),
+    translation: Size = (0.0, 0.0, 0.0),
+    version: str = "0.5",
+    source: str | None = None,
+    has_image: bool = False,
+    provenance: dict[str, Any] | None = None,
+) -> Path:
+    """Create the group and the empty arrays of a label image, replacing an earlier one of ours.
+
+    Parameters
+    ----------
+    store_root : path
+        OME-Zarr (with an image, or empty, or not yet there).
+    shape : (z, y, x)
+    dtype : unsigned int
+    chunks, shards : (z, y, x)
+        Shards are ignored for version 0.4.
+    voxel_size, translation : (z, y, x)
+        In `unit`.
+    factors : sequence of (z, y, x)
+        Downsampling of levels 1, 2, … relative to level 0: those of the image.
+    version : {"0.4", "0.5"}
+        Of a new store; an existing one keeps its own.
+    source : str, optional
+        Relative path from the labels to their image; ``../../`` if `has_image`.
+    has_image : bool
+        The image is in the same store.
+    provenance : dict, optional
+        Kept in the attribute ``volsam`` of the label group.
+
+    Returns
+    -------
+    Path
+        Folder of the label image.
+
+    Raises
+    ------
+    VolsamError
+        If the store holds a label image of this name that we did not make, or is no OME-Zarr.
+    """
+    import zarr
+
+    root = Path(store_root)
+    folder = label_path(root, name)
+    version = store_version(root) or version
+    check_own(root, name)
+    layout = clip_layout(shape, chunks, None if version == "0.4" else shards)
+    try:
+        group = zarr.open_group(
+            root, mode="a", zarr_format=_format(version), use_consolidated=False
+        )
+        if folder.exists():
+            shutil.rmtree(folder)
+        labels = group.require_group("labels")
+        _list_label(labels, version, name)
+        image = labels.create_group(name)
+        image.attrs.put(
+            {
+                **image_attributes(
+                    version,
+                    name,
+                    "zyx",
+                    factors,
+                    voxel_size,
+                    unit,
+                    translation,
+                    method="mode",
+                    label_source=source or ("../../" if has_image else None),
+                    is_label=True,
+                ),
+                OURS: {"version": __version__, **(provenance or {})},
+            }
+        )
+        for level, factor in enumerate([(1, 1, 1), *factors]):
+            small = level_shape(shape, factor)
+            own = clip_layout(small, layout.chunks, layout.shards)
+            create_array(image, str(level), small, dtype, own, "zyx", labels=True)
+        _refresh_consolidated(root, version)
+    except OSError as error:
+        raise VolsamError(
+            f"Cannot write labels to {root}: {error.strerror or error}; "
+            f"choose a folder you may write to, with room on its disk."
+        ) from None
+    return folder
+
+
+def open_labels_level(
+    store_root: str | Path, name: str, level: int, mode: Any = "r+"
+) -> zarr.Array:
+    """Array of one level of a label image, for reading and block-wise writing."""
+    return open_level(label_path(store_root, name), level, mode)
+
+
+def check_own(store_root: str | Path, name: str = "objects") -> None:
+    """Refuse a label image of this name that we did not make."""
+    import zarr
+
+    folder = label_path(store_root, name)
+    if not folder.exists():
+        return
+    try:
+        group = zarr.open_group(folder, mode="r", use_consolidated=False)
+        ours = OURS in group.attrs
+    except Exception:  # torn metadata of a killed run, or anything else that lies there
+        ours = not any(folder.rglob("*"))
+    if not ours:
+        raise VolsamError(
+            f"{folder} exists and was not made by volsam; rename it, or write the labels to the results."
+        )
+
+
+def store_version(store_root: str | Path) -> str | None:
+    """OME-Zarr version that a store must keep: by its Zarr format; None if there is none yet."""
+    root = Path(store_root)
+    if (root / "zarr.json").exists():
+        return "0.5"
+    if (root / ".zgroup").exists():
+        return "0.4"
+    if (root / ".zarray").exists():
+        raise VolsamError(
+            f"{root} is a plain Zarr array; labels need a group, write to the results."
+        )
+    return None
+
+
+def _list_label(labels: zarr.Group, version: str, name: str) -> None:
+    """Add a name to the list that viewers find labels by; keeps all else that is there."""
+    attributes: dict[str, Any] = labels.attrs.asdict()
+    holder: dict[str, Any] = attributes.get("ome", {}) if version == "0.5" else attributes
+    names = [str(n) for n in holder.get("labels", [])]
+    if name not in names:
+        names.append(name)
+    if version == "0.5":
+        known = {k: v for k, v in holder.items() if k != "version"}
+        attributes |= versioned(version, {**known, "labels": names})
+    else:
+        attributes["labels"] = names
+    labels.attrs.put(attributes)
+
+
+def _refresh_consolidated(root: Path, version: str) -> None:
+    """Where the store has consolidated metadata, viewers see new labels only if they are renewed."""
+    import zarr
+
+    if version == "0.4":
+        consolidated = (root / ".zmetadata").exists()
+    else:
+        group = zarr.open_group(root, mode="r", use_consolidated=False)
+        consolidated = group.metadata.consolidated_metadata is not None
+    if consolidated:
+        zarr.consolidate_metadata(root)
+
+
+def _format(version: str) -> Any:
+    return ZARR_FORMAT[version]

@@ -1,0 +1,308 @@
+"""Open any supported image as a volume of one time point, read by boxes.
+
+Invariants
+----------
+- Nothing is read at opening but metadata; a read touches the chunks of its box only.
+- Every fault of the file is a `VolsamError` that names the file and the place.
+- What is returned has native byte order and is the caller's to change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from volsam.errors import VolsamError
+from volsam.geometry import Box
+from volsam.volume.axes import Axes, settle_axes
+from volsam.volume.info import ZYX, Metadata, VolumeInfo, settle_geometry
+
+Channel = int | str | Mapping[Any, float] | None
+
+
+class ArrayLike(Protocol):
+    """A stored array: numpy memory map, zarr, HDF5, or a stack of files."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> Any: ...
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a reader finds in a file: one array and what the file says of it."""
+
+    array: ArrayLike
+    format: str
+    key: str | None = None
+    axes: str | None = None
+    strict_axes: bool = False
+    samples: bool = False
+    chunks: tuple[int, ...] = ()
+    metadata: Metadata = field(default_factory=Metadata)
+    coarser: tuple[tuple[float, ...], ...] = ()  # downsampling of coarser levels, array order
+    warnings: tuple[str, ...] = ()
+
+
+class Volume:
+    """One time point of an image, read by boxes of zyx voxels.
+
+    Attributes
+    ----------
+    info : VolumeInfo
+    """
+
+    def __init__(
+        self, info: VolumeInfo, array: ArrayLike, axes: Axes, timepoint: int, weights: np.ndarray
+    ) -> None:
+        self.info = info
+        self.array = array
+        self._axes = axes
+        self._timepoint = timepoint
+        self._weights = weights
+        used = np.flatnonzero(weights)
+        self._used = slice(int(used[0]), int(used[-1]) + 1)
+        self._single = len(used) == 1 and weights[used[0]] == 1
+
+    def read(self, box: Box) -> np.ndarray:
+        """Voxels of the chosen channel.
+
+        Parameters
+        ----------
+        box : Box
+            zyx, within the volume.
+
+        Returns
+        -------
+        ndarray, (z, y, x)
+            Stored dtype; float32 weighted sum if a mix of channels was chosen.
+
+        Raises
+        ------
+        VolsamError
+            If the file is damaged at this place.
+        """
+        block = self._read(box, self._used)
+        if self._single:
+            return np.ascontiguousarray(block[0])
+        weights = self._weights[self._used].astype(np.float32)
+        mix = np.zeros(block.shape[1:], np.float32)
+        for weight, channel in zip(weights, block, strict=True):
+            if weight:
+                mix += weight * channel.astype(np.float32)
+        return mix
+
+    def read_channels(self, box: Box) -> np.ndarray:
+        """Voxels of all channels, (c, z, y, x) in the stored dtype."""
+        return np.ascontiguousarray(self._read(box, slice(0, self.info.channels)))
+
+    def _read(self, box: Box, channels: slice) -> np.ndarray:
+        if box.size and box.intersect(Box.of(self.info.shape)) != box:
+            raise ValueError(f"{box} reaches beyond the volume of shape {self.info.shape}")
+        try:
+            block = np.array(self.array[self._axes.index(self._timepoint, channels, box)])
+        except (MemoryError, VolsamError):
+            raise
+        except Exception as error:  # every codec and file library raises its own kinds
+            place = ", ".join(
+                f"{a} {s}–{e - 1}" for a, s, e in zip("zyx", box.start, box.stop, strict=True)
+            )
+            raise VolsamError(
+                f"{self.info.path} cannot be read at {place} ({_reason(error)}); "
+                f"the file is probably damaged, copy it again from its source."
+            ) from error
+        block = block.astype(block.dtype.newbyteorder("="), copy=False)
+        return self._axes.arrange(block)
+
+
+def open_volume(
+    path: str | Path,
+    *,
+    axes: str | None = None,
+    key: str | None = None,
+    level: int = 0,
+    timepoint: int | None = None,
+    channel: Channel = 0,
+    voxel_size: Mapping[str, float] | Sequence[float] | None = None,
+    unit: str | None = None,
+) -> Volume:
+    """Open an image; the format is recognised by its content, not by its name.
+
+    Parameters
+    ----------
+    path : path
+        OME-Zarr 0.4 or 0.5, plain Zarr, (OME-)TIFF, folder of TIFFs, or HDF5.
+    axes : str, optional
+        Order of the axes, letters of ``tczyx``, where the file does not say.
+    key : str, optional
+        Array or image within a Zarr or HDF5 file; number of the series of a TIFF.
+    level : int
+        Resolution level of an OME-Zarr image or a pyramidal TIFF.
+    timepoint : int, optional
+        Needed if there are several.
+    channel : int, str, mapping or None
+        Number, name, or weights by number or name; None is the only channel.
+    voxel_size : mapping or sequence, optional
+        Edge lengths of the level that is read, zyx in `unit`; wins over the metadata.
+    unit : str, optional
+        Unit of `voxel_size`, micrometer by default.
+
+    Raises
+    ------
+    VolsamError
+        If the file cannot be read or what is asked for is not in it.
+    """
+    path = Path(path)
+    stored = _find_reader(path)(path, key, level)
+    name = str(path)
+    kind = np.dtype(stored.array.dtype)
+    if kind.kind not in "uif" or kind.itemsize > 8:
+        raise VolsamError(
+            f"{name} holds values of type {kind}; only integers and floating-point numbers are images, "
+            f"convert it first."
+        )
+    settled, warnings = settle_axes(
+        name,
+        stored.array.shape,
+        axes,
+        stored.axes,
+        strict=stored.strict_axes,
+        samples=stored.samples,
+    )
+    shape = settled.zyx
+    size, unit, translation, more = settle_geometry(
+        stored.metadata, voxel_size, unit, name, flat=shape[0] == 1
+    )
+    names = stored.metadata.channel_names
+    channels = settled.size("c")
+    names = names if len(names) == channels else ()
+    info = VolumeInfo(
+        shape=shape,
+        dtype=kind.newbyteorder("=").name,
+        channels=channels,
+        timepoints=settled.size("t"),
+        voxel_size=size,
+        unit=unit,
+        channel_names=names,
+        format=stored.format,
+        path=name,
+        key=stored.key,
+        chunks=settled.spatial(stored.chunks or stored.array.shape, 1),
+        warnings=(*stored.warnings, *warnings, *more),
+        translation=translation,
+        factors=tuple(_whole(settled.spatial(s, 1)) for s in stored.coarser),
+        level=level,
+    )
+    time = _chosen_time(info, timepoint)
+    return Volume(info, stored.array, settled, time, _weights(info, channel))
+
+
+def _find_reader(path: Path) -> Any:
+    """Reader of a path by what lies there; the libraries are imported only when needed."""
+    if not path.exists():
+        raise VolsamError(f"There is nothing at {path}; check the path of the image.")
+    try:
+        if path.is_dir():
+            names = {p.name for p in path.iterdir()}
+            if names & {"zarr.json", ".zattrs", ".zgroup", ".zarray"}:
+                from volsam.volume.read_zarr import open_zarr
+
+                return open_zarr
+            if any(n.lower().endswith((".tif", ".tiff")) for n in names):
+                from volsam.volume.read_tiff import open_folder
+
+                return open_folder
+            raise VolsamError(
+                f"The folder {path} holds neither Zarr metadata nor TIFF files; "
+                f"name an OME-Zarr image or a folder of TIFFs."
+            )
+        with path.open("rb") as file:
+            magic = file.read(8)
+    except OSError as error:
+        raise VolsamError(f"Cannot read {path}: {error.strerror or error}.") from None
+    if magic[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        from volsam.volume.read_tiff import open_tiff
+
+        return open_tiff
+    if magic == b"\x89HDF\r\n\x1a\n":
+        from volsam.volume.read_hdf5 import open_hdf5
+
+        return open_hdf5
+    raise VolsamError(
+        f"{path} is no TIFF, HDF5 or Zarr (or it is damaged at its start); convert it to one of them."
+    )
+
+
+def _chosen_time(info: VolumeInfo, timepoint: int | None) -> int:
+    if timepoint is None:
+        if info.timepoints > 1:
+            raise VolsamError(
+                f"{info.path} has {info.timepoints} time points; choose one with timepoint."
+            )
+        return 0
+    if not 0 <= timepoint < info.timepoints:
+        raise VolsamError(
+            f"Time point {timepoint} of {info.path} does not exist; it has {info.timepoints}, "
+            f"counted from 0."
+        )
+    return timepoint
+
+
+def _weights(info: VolumeInfo, channel: Channel) -> np.ndarray:
+    """One weight per channel, float64."""
+    weights = np.zeros(info.channels)
+    if channel is None:
+        if info.channels > 1:
+            raise VolsamError(
+                f"{info.path} has {info.channels} channels{_listed(info)}; choose one with channel, "
+                f"or a mix as {{name: weight}}."
+            )
+        channel = 0
+    mix = channel if isinstance(channel, Mapping) else {channel: 1.0}
+    for which, weight in mix.items():
+        if not math.isfinite(weight):
+            raise VolsamError(
+                f"The weight of channel {which!r} of {info.path} is no finite number."
+            )
+        weights[_channel_number(info, which)] += weight
+    if not weights.any():
+        raise VolsamError(
+            f"All channel weights of {info.path} are 0; give at least one channel one."
+        )
+    return weights
+
+
+def _channel_number(info: VolumeInfo, which: int | str) -> int:
+    if isinstance(which, str) and which in info.channel_names:
+        return info.channel_names.index(which)
+    if isinstance(which, int) or which.isdecimal():
+        if 0 <= int(which) < info.channels:
+            return int(which)
+        raise VolsamError(
+            f"Channel {which} of {info.path} does not exist; it has {info.channels}{_listed(info)}, "
+            f"counted from 0."
+        )
+    raise VolsamError(
+        f"{info.path} has no channel named {which!r}{_listed(info) or '; choose one by its number'}."
+    )
+
+
+def _listed(info: VolumeInfo) -> str:
+    return f" ({', '.join(info.channel_names)})" if info.channel_names else ""
+
+
+def _whole(factor: Sequence[float]) -> ZYX:
+    z, y, x = (max(1, round(f)) for f in factor)
+    return z, y, x
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()).rstrip(".")
+    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__

@@ -1,0 +1,68 @@
+import sys
+
+from snakemake.exceptions import WorkflowError
+
+from volsam.config import stage_config, validate
+from volsam.errors import VolsamError
+from volsam.inputs import fingerprints
+from volsam.paths import SamplePaths
+
+# Where to run comes from the profile, what to run from the configuration.
+CLUSTER = config.get("cluster", "local")
+VOLSAM = f"{sys.executable} -m volsam"
+
+try:
+    CONFIG = validate({k: v for k, v in config.items() if k != "cluster"})
+    SAMPLES = {name: CONFIG.of_sample(name) for name in CONFIG.samples}
+except VolsamError as error:
+    raise WorkflowError(str(error))
+
+
+wildcard_constraints:
+    sample="|".join(SAMPLES),
+
+
+def marker(stage):
+    """Marker of a finished stage: the file that Snakemake sees."""
+    return str(SamplePaths(CONFIG.results, "{sample}").marker(stage))
+
+
+def log_of(stage):
+    """Log of a stage."""
+    return str(SamplePaths(CONFIG.results, "{sample}").work / "logs" / f"{stage}.log")
+
+
+def settings(stage):
+    """What the stage depends on, as text: a changed key reruns the stages that read it."""
+    return lambda wildcards: stage_config(CONFIG, wildcards.sample, stage)
+
+
+def inputs(stage):
+    """Fingerprints of the stage's inputs from outside: changed content reruns it."""
+
+    def of(wildcards):
+        try:
+            return fingerprints(CONFIG, wildcards.sample, stage)
+        except VolsamError as error:
+            raise WorkflowError(str(error))
+
+    return of
+
+
+def embeddings(wildcards):
+    """The stage `encode` is asked for only where embeddings are to be kept."""
+    if SAMPLES[wildcards.sample].compute.store_embeddings:
+        return [marker("encode").format(sample=wildcards.sample)]
+    return []
+
+
+def scores(wildcards):
+    """The stage `evaluate` is asked for only where there is a truth."""
+    if SAMPLES[wildcards.sample].samples[wildcards.sample].truth:
+        return [marker("evaluate").format(sample=wildcards.sample)]
+    return []
+
+
+def targets():
+    """Reports of all samples; everything else leads to them."""
+    return [marker("report").format(sample=name) for name in SAMPLES]
