@@ -19,24 +19,24 @@ from volsam.volume.fingerprint import fingerprint
 Stamp = tuple[str, str]
 
 
-def external_inputs(config: Config, sample: str, stage: str) -> dict[str, tuple[str, str | None]]:
-    """Path and key of the files outside the results that `stage` reads, by role."""
+def external_inputs(config: Config, sample: str, stage: str) -> dict[str, str]:
+    """Paths outside the results that `stage` reads, by role."""
     chosen = config.samples[sample]
-    found: dict[str, tuple[str, str | None]] = {}
+    found: dict[str, str] = {}
     if stage == "ingest":
-        found["image"] = (chosen.image, chosen.key)
+        found["image"] = chosen.image
     elif stage == "plan":
         kind, _, path = config.model.partition(":")
         if kind == "predictions":
-            found["predictions"] = (path, None)
+            found["predictions"] = path
         else:
             for number, part in enumerate(config.model.split("::")):
                 if Path(part).is_file():
-                    found[f"model_{number}"] = (part, None)
+                    found[f"model_{number}"] = part
         if chosen.mask:
-            found["mask"] = (chosen.mask, chosen.mask_key)
+            found["mask"] = chosen.mask
     elif stage == "evaluate" and chosen.truth:
-        found["truth"] = (chosen.truth, chosen.truth_key)
+        found["truth"] = chosen.truth
     return found
 
 
@@ -45,8 +45,8 @@ def stamps(config: Config, sample: str, stage: str) -> dict[str, Stamp]:
     config = config.of_sample(sample)
     known = _known(SamplePaths(config.results, sample), stage)
     return {
-        role: fingerprint(path, key, known=known.get(role))
-        for role, (path, key) in external_inputs(config, sample, stage).items()
+        role: fingerprint(path, known.get(role))
+        for role, path in external_inputs(config, sample, stage).items()
     }
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from scipy import ndimage as ndi
 
 from volsam.demo.nuclei import Nucleus, place
 from volsam.geometry import Box
+from volsam.paths import replace as replace_file
 
 Image = NDArray[np.float32]
 Labels = NDArray[np.uint32]
@@ -170,21 +172,20 @@ def write_demo(folder: Path, seed: int = 0, shape: Sequence[int] = (32, 384, 384
 
     A file appears under its name only when it is complete.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     demo = make_demo(seed, shape)
     z, y, x = demo.voxel_size
     metadata = {"axes": "ZYX", "PhysicalSizeZ": z, "PhysicalSizeY": y, "PhysicalSizeX": x}
     metadata |= {f"PhysicalSize{axis}Unit": "µm" for axis in "ZYX"}
     for name, array in (("image.ome.tif", demo.image), ("truth.tif", demo.truth)):
-        partial = folder / f".partial-{name}"
-        tifffile.imwrite(
-            partial,
-            array,
-            ome=name.endswith(".ome.tif"),
-            metadata=metadata if name.endswith(".ome.tif") else {"axes": "ZYX"},
+        is_ome = name.endswith(".ome.tif")
+        write = partial(
+            tifffile.imwrite,
+            data=array,
+            ome=is_ome,
+            metadata=metadata if is_ome else {"axes": "ZYX"},
             compression="zlib",
         )
-        partial.replace(folder / name)
+        replace_file(folder / name, write)
     return demo
 
 

@@ -23,14 +23,18 @@ Norm = Literal["instance", "batch"]
 
 
 class BilinearUpsampler(nn.Module):
-    """Twice as large by bilinear interpolation, then a 1x1 convolution."""
+    """Twice as large by bilinear interpolation, and a 1x1 convolution.
+
+    torch_em convolves after the interpolation. Both are linear and the weights of the interpolation
+    sum to one, so the order does not matter, and before it there are four times fewer pixels.
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False))
+        return F.interpolate(self.conv(x), scale_factor=2, mode="bilinear", align_corners=False)
 
 
 class TransposedUpsampler(nn.Module):

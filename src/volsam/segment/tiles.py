@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volsam.geometry import Box
+from volsam.volume.checks import check_finite
 from volsam.volume.normalise import Normalisation
 from volsam.volume.source import Volume, open_volume
 
@@ -47,7 +48,9 @@ class TileReader:
         if self.plan.model.startswith("predictions:"):
             return
         box = cover.intersect(Box.of(self.plan.shape))
-        self._cache = (box, self.volume.read(box))
+        array = self.volume.read(box)
+        check_finite(array, box.start, self.volume.info.path)
+        self._cache = (box, array)
 
     def raw(self, z: int, box: Box) -> npt.NDArray[np.generic]:
         """Intensities (h, w) of a box of the plane, in the image's own type."""

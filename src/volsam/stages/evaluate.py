@@ -19,7 +19,7 @@ from volsam.geometry import Box, split
 from volsam.paths import replace, sweep, write_json
 from volsam.stages.label import NAME, label_store
 from volsam.stages.runplan import RunPlan
-from volsam.volume.labels import open_labels_level
+from volsam.volume.labels import open_level
 from volsam.volume.source import Volume, open_volume
 
 BLOCK = (16, 1024, 1024)
@@ -66,7 +66,7 @@ class Evaluate(Stage[Contingency]):
 
     def compute(self, block: Block, attempt: Attempt) -> Contingency:
         box = block.box.intersect(self.plan.region_box)
-        labels = np.asarray(open_labels_level(self.store, NAME, 0, "r")[box.slices])
+        labels = np.asarray(open_level(self.store, NAME, 0, "r")[box.slices])
         return Contingency.of(labels, self.truth().read(box))
 
     def write(self, block: Block, result: Contingency) -> dict[str, Any]:

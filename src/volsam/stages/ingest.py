@@ -13,9 +13,10 @@ from volsam.blocks.stage import Attempt, Block, Job, Stage
 from volsam.errors import VolsamError
 from volsam.volume.info import require_voxel_size
 from volsam.volume.ingest import create_image, plan_ingest, write_image_block
-from volsam.volume.layout import choose_layout, open_level, sweep_partial
-from volsam.volume.pyramid import choose_factors, plan_level, write_level_block
+from volsam.volume.layout import choose_layout, open_image_level
+from volsam.volume.pyramid import level_steps, plan_level, pyramid_factors, write_level_block
 from volsam.volume.source import Volume, open_volume
+from volsam.volume.store import sweep_partial
 
 
 class Ingest(Stage[None]):
@@ -53,8 +54,7 @@ class Ingest(Stage[None]):
     @property
     def factors(self) -> tuple[tuple[int, int, int], ...]:
         """Downsampling of the coarser levels."""
-        info = self.volume.info
-        return info.factors if self.in_place else choose_factors(info.shape, info.voxel_size)
+        return pyramid_factors(self.volume.info)
 
     def blocks(self) -> list[Block]:
         if self.in_place:
@@ -63,7 +63,7 @@ class Ingest(Stage[None]):
         layout = choose_layout(info.shape, info.dtype, self.config.output.ome_zarr)
         blocks = [Block(index, box) for index, box in plan_ingest(info, layout)]
         for level in range(1, 1 + len(self.factors)):
-            array = open_level(self.store, level, "r")
+            array = open_image_level(self.store, level, "r")
             blocks += [Block(index, box, level) for index, box in plan_level(array)]
         return blocks
 
@@ -89,8 +89,10 @@ class Ingest(Stage[None]):
     def write(self, block: Block, result: None) -> dict[str, Any]:
         if block.phase == 0:
             return {"bytes": write_image_block(self.store, self.volume, block.box)}
-        finer = open_level(self.store, block.phase - 1, "r")
-        write_level_block(finer, open_level(self.store, block.phase), block.box, labels=False)
+        finer = open_image_level(self.store, block.phase - 1, "r")
+        target = open_image_level(self.store, block.phase)
+        step = level_steps(self.factors)[block.phase - 1]
+        write_level_block(finer, target, block.box, step, labels=False)
         return {}
 
     def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -101,7 +103,6 @@ class Ingest(Stage[None]):
         return {
             "ingested": not self.in_place,
             "image": image,
-            "factors": self.factors,
             "format": info.format,
             "shape": info.shape,
             "channels": info.channels,

@@ -19,9 +19,10 @@ from volsam.blocks.stage import Attempt, Block, Job, Stage
 from volsam.geometry import Box
 from volsam.stages.fragments import FragmentStore
 from volsam.stages.runplan import RunPlan
-from volsam.volume.labels import create_labels, label_path, open_labels_level
-from volsam.volume.layout import label_dtype, sweep_partial
-from volsam.volume.pyramid import choose_factors, plan_level, write_level_block
+from volsam.volume.labels import create_labels, label_path, open_level
+from volsam.volume.layout import smallest_label_dtype
+from volsam.volume.pyramid import level_steps, plan_level, write_level_block
+from volsam.volume.store import sweep_partial, writing
 
 NAME = "objects"
 Objects = npt.NDArray[np.unsignedinteger[Any]]
@@ -47,13 +48,6 @@ class Label(Stage[Objects]):
         self.ingested = job.marker("ingest")["outputs"]
 
     @property
-    def factors(self) -> tuple[tuple[int, int, int], ...]:
-        """Downsampling of the coarser levels, those of the image where the labels lie beside it."""
-        if self.has_image:
-            return tuple((z, y, x) for z, y, x in self.ingested["factors"])
-        return choose_factors(self.plan.shape, self.plan.voxel_size)
-
-    @property
     def has_image(self) -> bool:
         """Whether the image is in the same store."""
         return self.ingested["ingested"] or self.config.output.labels_into == "input"
@@ -62,19 +56,19 @@ class Label(Stage[Objects]):
     def dtype(self) -> np.dtype[Any]:
         """Type of the ids."""
         objects = self.job.marker("partition")["outputs"]["objects"]
-        return label_dtype(objects, self.config.output.dtype)
+        return smallest_label_dtype(objects, self.config.output.dtype)
 
     def blocks(self) -> list[Block]:
         region = self.plan.region_box
         blocks: list[Block] = []
-        for level, factor in enumerate([(1, 1, 1), *self.factors]):
+        for level, factor in enumerate([(1, 1, 1), *self.plan.factors]):
             wanted = Box(
                 tuple(a // f for a, f in zip(region.start, factor, strict=True)),
                 tuple(-(-b // f) for b, f in zip(region.stop, factor, strict=True)),
             )
             blocks += [
                 Block(index, box, level)
-                for index, box in plan_level(open_labels_level(self.store, NAME, level, "r"))
+                for index, box in plan_level(open_level(self.store, NAME, level, "r"))
                 if box.intersect(wanted).size
             ]
         return blocks
@@ -94,7 +88,7 @@ class Label(Stage[Objects]):
             shards=output.shard,
             voxel_size=self.plan.voxel_size,
             unit=self.plan.unit,
-            factors=self.factors,
+            factors=self.plan.factors,
             translation=self.plan.translation,
             version=output.ome_zarr,
             source=source,
@@ -149,12 +143,14 @@ class Label(Stage[Objects]):
         return objects
 
     def write(self, block: Block, result: Objects | None) -> dict[str, Any]:
-        target = open_labels_level(self.store, NAME, block.phase)
+        target = open_level(self.store, NAME, block.phase)
         if result is None:
-            finer = open_labels_level(self.store, NAME, block.phase - 1, "r")
-            write_level_block(finer, target, block.box, labels=True)
+            finer = open_level(self.store, NAME, block.phase - 1, "r")
+            step = level_steps(self.plan.factors)[block.phase - 1]
+            write_level_block(finer, target, block.box, step, labels=True)
             return {}
-        target[block.box.slices] = result
+        with writing(self.store):
+            target[block.box.slices] = result
         return {"bytes": int(result.nbytes), "voxels": int(np.count_nonzero(result))}
 
     def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -162,7 +158,7 @@ class Label(Stage[Objects]):
             "store": str(self.store),
             "labels": f"labels/{NAME}",
             "objects": self.job.marker("partition")["outputs"]["objects"],
-            "levels": 1 + len(self.factors),
+            "levels": 1 + len(self.plan.factors),
             "dtype": str(self.dtype),
             "labelled_voxels": sum(record.get("voxels", 0) for record in records),
         }

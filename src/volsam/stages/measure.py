@@ -21,7 +21,7 @@ from volsam.paths import replace, sweep
 from volsam.stages.label import NAME, label_store
 from volsam.stages.objects import finish, measure_block
 from volsam.stages.runplan import RunPlan
-from volsam.volume.labels import open_labels_level
+from volsam.volume.labels import open_level
 from volsam.volume.source import Volume, open_volume
 
 
@@ -43,7 +43,7 @@ class Measure(Stage[pa.Table]):
         return open_volume(**self.plan.image)
 
     def blocks(self) -> list[Block]:
-        labels = open_labels_level(self.store, NAME, 0, "r")
+        labels = open_level(self.store, NAME, 0, "r")
         unit = labels.shards or labels.chunks
         return [
             Block(index, box)
@@ -59,7 +59,7 @@ class Measure(Stage[pa.Table]):
         sweep(self.folder)
 
     def compute(self, block: Block, attempt: Attempt) -> pa.Table:
-        labels = np.asarray(open_labels_level(self.store, NAME, 0, "r")[block.box.slices])
+        labels = np.asarray(open_level(self.store, NAME, 0, "r")[block.box.slices])
         predictions = self.plan.model.startswith("predictions:")
         channels = None if predictions else self.volume.read_channels(block.box)
         return measure_block(labels, channels, block.box.start)

@@ -36,6 +36,8 @@ class RunPlan:
         Length unit as OME-Zarr spells it.
     translation : (float, float, float)
         Position of the first voxel in `unit`, zyx.
+    factors : tuple of (int, int, int)
+        Downsampling of the coarser levels of image and labels, relative to the one segmented.
     region : pair of zyx
         Start and stop of the region of interest, voxels.
     tile, halo : int
@@ -68,6 +70,7 @@ class RunPlan:
     voxel_size: tuple[float, float, float]
     unit: str
     translation: tuple[float, float, float]
+    factors: tuple[tuple[int, int, int], ...]
     region: tuple[tuple[int, int, int], tuple[int, int, int]]
     tile: int
     halo: int
@@ -102,6 +105,7 @@ class RunPlan:
                 "shape": (z, y, x),
                 "voxel_size": tuple(data["voxel_size"]),
                 "translation": tuple(data["translation"]),
+                "factors": tuple((fz, fy, fx) for fz, fy, fx in data["factors"]),
                 "region": (tuple(start), tuple(stop)),
             }
         )

@@ -75,7 +75,10 @@ def edge_costs(
     offset = _logit(np.full(256, parameters.slice_threshold, np.float32))
     offset += parameters.gap_penalty * np.maximum(np.arange(256, dtype=np.float32) - 1, 0)
     offset[TILE_EDGE] = _logit(np.float32(parameters.tile_threshold))
-    return _logit(similarity) - offset[kind]
+    cost = _logit(similarity) - offset[kind]
+    # Across a gap only agreement is evidence: what lies between usually hides most of an overlap.
+    np.maximum(cost, 0, out=cost, where=kind > 1)
+    return cost
 
 
 def _logit(p: NDArray[np.float32] | np.float32) -> NDArray[np.float32]:

@@ -26,13 +26,13 @@ def random_crop(
     size : int
         Side of the crop in pixels.
     diameter : float
-        Typical object diameter in pixels; scales that make it leave 6..80 px are not drawn.
+        Typical object diameter in pixels; scales that make it leave 7..64 px are not drawn.
     rng : numpy Generator
         Source of all randomness.
     """
     near = rng.random() < 0.5
     zoom = np.exp(rng.uniform(-0.2, 0.2) if near else rng.uniform(-0.8, 0.8))
-    zoom = float(np.clip(zoom, 6 / diameter, 80 / diameter))
+    zoom = float(np.clip(zoom, 7 / diameter, 64 / diameter))
     stretch = np.exp(rng.uniform(-0.12, 0.12)) if rng.random() < 0.5 else 1.0
     turn = rng.integers(4) * np.pi / 2 + (rng.uniform(-0.8, 0.8) if rng.random() < 0.4 else 0.0)
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
@@ -75,8 +75,8 @@ def degrade(image: Image, labels: Labels, rng: np.random.Generator) -> Image:
         image = np.clip(image, 0, None) ** np.float32(gamma)
     if rng.random() < 0.7:  # contrast, down to what is left deep in tissue
         image = image * np.exp(rng.uniform(np.log(0.15), np.log(1.6))) + rng.uniform(0, 0.15)
-    if rng.random() < 0.25:
-        photons = 10 ** rng.uniform(1.3, 2.7)
+    if rng.random() < 0.35:  # few photons
+        photons = 10 ** rng.uniform(0.8, 2.5)
         image = rng.poisson(np.clip(image, 0, None) * photons) / photons
     if rng.random() < 0.5:
         noise = rng.normal(size=image.shape)

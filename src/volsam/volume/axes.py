@@ -26,7 +26,7 @@ _MANY = 16
 
 @dataclass(frozen=True)
 class Axes:
-    """Order of the axes of a stored array, letters of ``tczyx``, each at most once, y and x there."""
+    """Order of the axes of a stored array: letters of ``tczyx``, each once, y and x among them."""
 
     letters: str
     shape: tuple[int, ...]
@@ -98,8 +98,8 @@ def settle_axes(
         if named is None:
             if len(shape) != 2:
                 raise VolsamError(
-                    f"The order of the axes of {path} (shape {_times(shape)}) is not in its metadata; "
-                    f"state axes, for example {_example(len(shape))}."
+                    f"The order of the axes of {path} (shape {_times(shape)}) is not in its "
+                    f"metadata; state axes, for example {_example(len(shape))}."
                 )
             named = "yx"
         letters = _checked_letters(path, named)
@@ -141,8 +141,8 @@ def _against_metadata(
         return named, []
     if strict:
         raise VolsamError(
-            f"Axes {letters!r} contradict the metadata of {path}, which say {named!r}; leave axes out, "
-            f"or name the array itself with key to read it as a plain Zarr array."
+            f"Axes {letters!r} contradict the metadata of {path}, which say {named!r}; leave axes "
+            f"out, or name the array itself with key to read it as a plain Zarr array."
         )
     if len(letters) != len(shape):
         raise VolsamError(

@@ -28,7 +28,7 @@ _IGNORED = frozenset({".zmetadata", ".DS_Store", "Thumbs.db", ".snakemake_timest
 
 
 class Fingerprint(NamedTuple):
-    """What is kept of an input: `stat` says cheaply whether it was touched, `content` what it is."""
+    """What is kept of an input: `stat` tells cheaply if it was touched, `content` what it is."""
 
     stat: str
     content: str
@@ -66,19 +66,22 @@ def fingerprint(path: str | Path, known: tuple[str, str] | None = None) -> Finge
         return Fingerprint(stat, _content(root, files, total))
     except FileNotFoundError:
         raise VolsamError(
-            f"There is nothing at {path}, or it changes while it is read; check the path of the image."
+            f"There is nothing at {path}, or it changes while it is read; check the path."
         ) from None
     except OSError as error:
         raise VolsamError(f"Cannot read {path}: {error.strerror or error}.") from None
 
 
 def _files(root: Path) -> Iterator[tuple[str, int, int]]:
-    """Relative name, size and time of change of every file that belongs to the input."""
+    """Relative name, size and time of change of every file that belongs to the input.
+
+    ``zarr.json`` is small and partly ours: it stands for itself by its content, not its time.
+    """
     if not root.is_dir():
         state = root.stat()
         yield "", state.st_size, state.st_mtime_ns
         return
-    # The labels of an image are results; where the input is itself a label image they are not below.
+    # The labels of an image are results, not part of it.
     image = any((root / name).exists() for name in _METADATA)
     folders = [""]
     while folders:
@@ -91,10 +94,12 @@ def _files(root: Path) -> Iterator[tuple[str, int, int]]:
                         folders.append(name + "/")
                 elif entry.name not in _IGNORED and not entry.name.endswith(".partial"):
                     state = entry.stat()
-                    # Rewriting consolidated metadata changes size and date but not the image.
-                    plain = entry.name == "zarr.json"
-                    size = len(_metadata(root / name)) if plain else state.st_size
-                    yield name, size, 0 if plain else state.st_mtime_ns
+                    if entry.name == "zarr.json":
+                        # Renewed consolidated metadata change size and date but not the image.
+                        metadata = _metadata(root / name)
+                        yield name, len(metadata), xxhash.xxh3_64_intdigest(metadata)
+                    else:
+                        yield name, state.st_size, state.st_mtime_ns
 
 
 def _beside_image(group: Path) -> bool:

@@ -206,10 +206,7 @@ def settle_geometry(
             f"The metadata of {path} give a voxel size without a unit; it is taken as "
             f"{unit or DEFAULT_UNIT}."
         )
-    if stated is None:
-        target = unit or file_unit or DEFAULT_UNIT
-    else:
-        target = unit or DEFAULT_UNIT
+    target = unit or (file_unit if stated is None else None) or DEFAULT_UNIT
     source = file_unit or target
     known = None if metadata.voxel_size is None else convert(metadata.voxel_size, source, target)
     translation = convert(metadata.translation, source, target) or (0.0, 0.0, 0.0)

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from volsam.errors import VolsamError
 from volsam.geometry import Box, split
+from volsam.volume.checks import check_finite
 from volsam.volume.info import ZYX, VolumeInfo
-from volsam.volume.labels import _format
-from volsam.volume.layout import Layout, clip_layout, create_array, open_level
+from volsam.volume.layout import Layout, clip_layout, create_array, open_image_level
 from volsam.volume.metadata import image_attributes
 from volsam.volume.pyramid import level_shape
 from volsam.volume.source import Volume
+from volsam.volume.store import ZARR_FORMAT, check_own, discard, mark, writing
 
 _BLOCK_BYTES = 1 << 28
 
@@ -52,13 +53,14 @@ def create_image(
     factors: Sequence[ZYX],
     version: str = "0.5",
     name: str | None = None,
+    provenance: dict[str, Any] | None = None,
 ) -> None:
     """Create the metadata and the empty levels of an image.
 
     Parameters
     ----------
     store : path
-        Folder ``<name>.ome.zarr``; an image in it is replaced.
+        Folder ``<name>.ome.zarr``; one of ours is replaced, labels included.
     info : VolumeInfo
         Of the input: shape, channels, voxel size.
     layout : Layout
@@ -68,36 +70,40 @@ def create_image(
     version : {"0.4", "0.5"}
     name : str, optional
         Name of the image; by default that of the store.
+    provenance : dict, optional
+        Kept in the attribute ``volsam``.
+
+    Raises
+    ------
+    VolsamError
+        If something lies there that we did not make, or it cannot be written.
     """
     import zarr
 
     axes = "czyx" if info.channels > 1 else "zyx"
     extra = (info.channels,) if info.channels > 1 else ()
-    title = name or Path(store).name.removesuffix(".zarr").removesuffix(".ome")
-    try:
-        group = zarr.open_group(store, mode="w", zarr_format=_format(version))
-        group.attrs.put(
-            image_attributes(
-                version,
-                title,
-                axes,
-                factors,
-                info.voxel_size,
-                info.unit,
-                info.translation,
-                channel_names=info.channel_names,
-                dtype=info.dtype,
-            )
+    folder = Path(store)
+    check_own(folder)
+    attributes = image_attributes(
+        version,
+        name or folder.name.removesuffix(".zarr").removesuffix(".ome"),
+        axes,
+        factors,
+        info.voxel_size,
+        info.unit,
+        info.translation,
+        channel_names=info.channel_names,
+        dtype=info.dtype,
+    )
+    with writing(folder):
+        discard(folder)
+        group = zarr.create_group(
+            folder, zarr_format=ZARR_FORMAT[version], attributes={**attributes, **mark(provenance)}
         )
         for level, factor in enumerate([(1, 1, 1), *factors]):
             small = level_shape(info.shape, factor)
             own = clip_layout(small, layout.chunks, layout.shards)
             create_array(group, str(level), (*extra, *small), info.dtype, own, axes, labels=False)
-    except OSError as error:
-        raise VolsamError(
-            f"Cannot write {store}: {error.strerror or error}; "
-            f"choose a folder you may write to, with room on its disk."
-        ) from None
 
 
 def write_image_block(store: str | Path, volume: Volume, box: Box) -> int:
@@ -111,32 +117,10 @@ def write_image_block(store: str | Path, volume: Volume, box: Box) -> int:
     block = volume.read_channels(box)
     for channel in block:
         check_finite(channel, box.start, volume.info.path)
-    array = open_level(store, 0)
-    if array.ndim == 3:
-        array[box.slices] = block[0]
-    else:
-        array[(slice(None), *box.slices)] = block
+    array = open_image_level(store, 0)
+    with writing(store):
+        if array.ndim == 3:
+            array[box.slices] = block[0]
+        else:
+            array[(slice(None), *box.slices)] = block
     return block.nbytes
-
-
-def check_finite(block: np.ndarray, start: Sequence[int] = (0, 0, 0), path: str = "image") -> None:
-    """Refuse NaN and infinite values, saying where the first one is.
-
-    Parameters
-    ----------
-    block : ndarray, (z, y, x)
-    start : (z, y, x)
-        Position of the block in the volume.
-    path : str
-        For the message.
-    """
-    if block.dtype.kind != "f":
-        return
-    finite = np.isfinite(block)
-    if finite.all():
-        return
-    first = np.unravel_index(int(np.argmin(finite)), block.shape)
-    z, y, x = (int(s + i) for s, i in zip(start, first, strict=True))
-    raise VolsamError(
-        f"{path} holds {block[first]} at z {z}, y {y}, x {x}; replace such values by numbers first."
-    )

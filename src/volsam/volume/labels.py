@@ -9,22 +9,19 @@ Invariants
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from volsam import __version__
 from volsam.errors import VolsamError
 from volsam.volume.info import ZYX, Size
-from volsam.volume.layout import ZARR_FORMAT, clip_layout, create_array, open_level
+from volsam.volume.layout import clip_layout, create_array, open_image_level
 from volsam.volume.metadata import image_attributes, versioned
 from volsam.volume.pyramid import level_shape
+from volsam.volume.store import ZARR_FORMAT, check_own, discard, mark, writing
 
 if TYPE_CHECKING:
     import zarr
-
-OURS = "volsam"  # attribute that marks a label group of ours
 
 
 def label_path(store_root: str | Path, name: str = "objects") -> Path:
@@ -87,70 +84,44 @@ def create_labels(
     root = Path(store_root)
     folder = label_path(root, name)
     version = store_version(root) or version
-    check_own(root, name)
+    check_own(folder)
     layout = clip_layout(shape, chunks, None if version == "0.4" else shards)
-    try:
+    with writing(root):
         group = zarr.open_group(
-            root, mode="a", zarr_format=_format(version), use_consolidated=False
+            root, mode="a", zarr_format=ZARR_FORMAT[version], use_consolidated=False
         )
-        if folder.exists():
-            shutil.rmtree(folder)
+        discard(folder)
         labels = group.require_group("labels")
         _list_label(labels, version, name)
-        image = labels.create_group(name)
-        image.attrs.put(
-            {
-                **image_attributes(
-                    version,
-                    name,
-                    "zyx",
-                    factors,
-                    voxel_size,
-                    unit,
-                    translation,
-                    method="mode",
-                    label_source=source or ("../../" if has_image else None),
-                    is_label=True,
-                ),
-                OURS: {"version": __version__, **(provenance or {})},
-            }
+        attributes = image_attributes(
+            version,
+            name,
+            "zyx",
+            factors,
+            voxel_size,
+            unit,
+            translation,
+            method="mode",
+            label_source=source or ("../../" if has_image else None),
+            is_label=True,
         )
+        image = labels.create_group(name, attributes={**attributes, **mark(provenance)})
         for level, factor in enumerate([(1, 1, 1), *factors]):
             small = level_shape(shape, factor)
             own = clip_layout(small, layout.chunks, layout.shards)
             create_array(image, str(level), small, dtype, own, "zyx", labels=True)
         _refresh_consolidated(root, version)
-    except OSError as error:
-        raise VolsamError(
-            f"Cannot write labels to {root}: {error.strerror or error}; "
-            f"choose a folder you may write to, with room on its disk."
-        ) from None
     return folder
 
 
-def open_labels_level(
-    store_root: str | Path, name: str, level: int, mode: Any = "r+"
-) -> zarr.Array:
+def open_level(store_root: str | Path, name: str, level: int, mode: Any = "r+") -> zarr.Array:
     """Array of one level of a label image, for reading and block-wise writing."""
-    return open_level(label_path(store_root, name), level, mode)
+    return open_image_level(label_path(store_root, name), level, mode)
 
 
-def check_own(store_root: str | Path, name: str = "objects") -> None:
-    """Refuse a label image of this name that we did not make."""
-    import zarr
-
-    folder = label_path(store_root, name)
-    if not folder.exists():
-        return
-    try:
-        group = zarr.open_group(folder, mode="r", use_consolidated=False)
-        ours = OURS in group.attrs
-    except Exception:  # torn metadata of a killed run, or anything else that lies there
-        ours = not any(folder.rglob("*"))
-    if not ours:
-        raise VolsamError(
-            f"{folder} exists and was not made by volsam; rename it, or write the labels to the results."
-        )
+def check_free(store_root: str | Path, name: str = "objects") -> None:
+    """Refuse a label image of this name that we did not make; for the plan of `labels_into`."""
+    check_own(label_path(store_root, name))
 
 
 def store_version(store_root: str | Path) -> str | None:
@@ -162,7 +133,7 @@ def store_version(store_root: str | Path) -> str | None:
         return "0.4"
     if (root / ".zarray").exists():
         raise VolsamError(
-            f"{root} is a plain Zarr array; labels need a group, write to the results."
+            f"{root} is a plain Zarr array; labels need a group, write them to the results."
         )
     return None
 
@@ -183,7 +154,7 @@ def _list_label(labels: zarr.Group, version: str, name: str) -> None:
 
 
 def _refresh_consolidated(root: Path, version: str) -> None:
-    """Where the store has consolidated metadata, viewers see new labels only if they are renewed."""
+    """Viewers of a store with consolidated metadata see new labels only if they are renewed."""
     import zarr
 
     if version == "0.4":
@@ -193,7 +164,3 @@ def _refresh_consolidated(root: Path, version: str) -> None:
         consolidated = group.metadata.consolidated_metadata is not None
     if consolidated:
         zarr.consolidate_metadata(root)
-
-
-def _format(version: str) -> Any:
-    return ZARR_FORMAT[version]

@@ -24,8 +24,6 @@ from volsam.volume.info import ZYX
 if TYPE_CHECKING:
     import zarr
 
-ZARR_FORMAT = {"0.4": 2, "0.5": 3}
-
 _CHUNK_BYTES = 1 << 20
 _SHARD_BYTES = 1 << 26
 _CHUNK_EDGE = 256
@@ -86,7 +84,7 @@ def clip_layout(
     return Layout(small, (z, y, x))
 
 
-def label_dtype(n_max: int, requested: str | None = None) -> np.dtype:
+def smallest_label_dtype(n_max: int, requested: str | None = None) -> np.dtype:
     """Smallest of uint32 and uint64 that holds ids up to `n_max`, or the requested type.
 
     Raises
@@ -102,12 +100,9 @@ def label_dtype(n_max: int, requested: str | None = None) -> np.dtype:
     if n_max > np.iinfo(dtype).max:
         raise VolsamError(
             f"{n_max} objects do not fit into {dtype} labels (at most {np.iinfo(dtype).max}); "
-            f"use {label_dtype(n_max)} or auto."
+            f"use {smallest_label_dtype(n_max)} or auto."
         )
     return dtype
-
-
-smallest_label_dtype = label_dtype
 
 
 def create_array(
@@ -148,22 +143,11 @@ def create_array(
     )
 
 
-def open_level(image: str | Path, level: int, mode: Any = "r+") -> zarr.Array:
+def open_image_level(image: str | Path, level: int, mode: Any = "r+") -> zarr.Array:
     """Open the array of a level of an image or label image that this package wrote."""
     import zarr
 
     return zarr.open_array(Path(image) / str(level), mode=mode)
-
-
-def sweep_partial(store: str | Path) -> int:
-    """Remove the temporary files a killed process left in a local store; returns how many.
-
-    zarr writes ``<key>.<uuid>.partial`` and renames it. Only for a store that nobody is writing.
-    """
-    partials = list(Path(store).rglob("*.partial"))
-    for partial in partials:
-        partial.unlink(missing_ok=True)
-    return len(partials)
 
 
 def _power_of_two(value: float) -> int:

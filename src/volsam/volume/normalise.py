@@ -18,13 +18,13 @@ import numpy as np
 
 from volsam.errors import VolsamError
 from volsam.geometry import Box, split
+from volsam.volume.checks import check_finite
 from volsam.volume.info import VolumeInfo
-from volsam.volume.ingest import check_finite
 
 Method = Literal["percentile", "minmax", "range", "none"]
 Scope = Literal["volume", "slice"]
 
-SAMPLE_VOXELS = 1 << 25
+SAMPLE_VOXELS = 1 << 24
 _SAMPLE_CHUNKS = 1024
 _READ_VOXELS = 1 << 22
 
@@ -131,20 +131,19 @@ def estimate(
         raise VolsamError(f"There is no normalisation {method!r}; use percentile, minmax or range.")
     if method in ("range", "percentile") and lower >= upper:
         raise VolsamError(f"Normalisation needs lower below upper, not {lower} and {upper}.")
-    slices = volume.info.shape[0]
     groups: dict[int, list[np.ndarray]] = {}
     for z, values in _sample(volume, per_slice=scope == "slice", seed=seed, limit=limit):
         groups.setdefault(z, []).append(values)
     low, high = [], []
+    pooled = []
     for z in sorted(groups):
-        groups[z] = [np.concatenate(groups[z])]
-        a, b = _limits(groups[z][0], method, lower, upper)
+        values = np.concatenate(groups.pop(z))
+        a, b = _limits(values, method, lower, upper)
         low.append(a)
         high.append(b)
-    if scope == "slice" and len(low) != slices:
-        raise AssertionError("every slice is sampled")
-    pooled = np.concatenate([values for group in groups.values() for values in group])
-    return Normalisation(method, scope, tuple(low), tuple(high), otsu(pooled))
+        pooled.append(values)
+    threshold = otsu(pooled[0] if len(pooled) == 1 else np.concatenate(pooled))
+    return Normalisation(method, scope, tuple(low), tuple(high), threshold)
 
 
 def otsu(values: np.ndarray) -> float | None:

@@ -20,6 +20,7 @@ import numpy as np
 
 from volsam.geometry import Box, split
 from volsam.volume.info import ZYX, Size, VolumeInfo
+from volsam.volume.store import writing
 
 
 def choose_factors(
@@ -122,7 +123,9 @@ def write_level_block(
     reduce = downsample_labels if labels else downsample_mean
     fine = Box(start, stop).slices
     for channel in np.ndindex(*source.shape[:-3]):
-        target[(*channel, *box.slices)] = reduce(source[(*channel, *fine)], step)
+        block = reduce(source[(*channel, *fine)], step)
+        with writing(target.store_path):
+            target[(*channel, *box.slices)] = block
 
 
 def downsample_mean(block: np.ndarray, factors: Sequence[int]) -> np.ndarray:

@@ -24,7 +24,7 @@ from volsam.volume.info import METRES, Metadata, Size, unit_name
 from volsam.volume.source import Stored
 
 _LARGE_PLANE = 1 << 26  # bytes above which a plane is read by its strips
-_DAMAGE = re.compile(r"invalid (page )?offset|corrupted|circular|out of bounds|truncated")
+_DAMAGE = re.compile(r"invalid (page )?offset|corrupted (page|tag) list|circular|truncated")
 
 
 def open_tiff(path: Path, key: str | None, level: int) -> Stored:
@@ -40,27 +40,29 @@ def open_tiff(path: Path, key: str | None, level: int) -> Stored:
         main = tif.series[number]
         if not 0 <= level < len(main.levels):
             raise VolsamError(
-                f"Level {level} of {path} does not exist; it has {len(main.levels)}, counted from 0."
+                f"Level {level} of {path} does not exist; it has {len(main.levels)}, "
+                f"counted from 0."
             )
         series = main.levels[level]
+        _check_planes(path, tif)
         _check_extent(path, series)
     known = "".join(a.lower() if a in "TCZSYX" else "?" for a in series.axes)
     array: Any
     if series.dataoffset is not None:
         dtype = np.dtype(series.dtype).newbyteorder(tif.byteorder)
         array = np.memmap(path, dtype, "r", series.dataoffset, series.shape)
-        chunks = (*(1 for _ in series.shape[:-2]), *series.shape[-2:])
+        chunks = tuple(n if a in "yxs" else 1 for a, n in zip(known, series.shape, strict=True))
         tif.close()
     else:
         frame = series.keyframe
         whole = frame.is_tiled or frame.nbytes > _LARGE_PLANE
-        array = zarr.open_array(series.aszarr(chunkmode=0 if whole else 2), mode="r")
+        array = zarr.open_array(main.aszarr(level=level, chunkmode=0 if whole else 2), mode="r")
         chunks = tuple(array.chunks)
     warnings = []
     if len(tif.series) > 1 and key is None:
         warnings.append(
-            f"{path} holds {len(tif.series)} images; the first is read, another is chosen by its number "
-            f"with key."
+            f"{path} holds {len(tif.series)} images; the first is read, another is chosen by "
+            f"its number with key."
         )
     ratio = [a / b for a, b in zip(main.shape, series.shape, strict=True)]
     return Stored(
@@ -80,14 +82,12 @@ def open_tiff(path: Path, key: str | None, level: int) -> Stored:
 
 
 def open_folder(path: Path, key: str | None, level: int) -> Stored:
-    """Open a folder of equal TIFFs, in natural order, as one stack: slices unless stated otherwise."""
+    """Open a folder of equal TIFFs, in natural order, as one stack, by default of slices."""
     if key is not None or level:
         raise VolsamError(
             f"{path} is a folder of TIFFs, which has no key or level; leave them out."
         )
-    files = sorted(
-        (f for f in path.iterdir() if f.suffix.lower() in (".tif", ".tiff")), key=natural_order
-    )
+    files = sorted((f for f in path.iterdir() if is_tiff_name(f.name)), key=natural_order)
     first = open_tiff(files[0], None, 0)
     stack = FileStack(files, first.array.shape, first.array.dtype)
     inner = first.axes or ""
@@ -119,8 +119,9 @@ class FileStack:
                 series = tif.series[0]
                 if series.shape != shape or series.dtype != self.dtype.newbyteorder("="):
                     raise VolsamError(
-                        f"{file} has shape {series.shape} and type {series.dtype} but {files[0].name} "
-                        f"has {shape} and {self.dtype.name}; all TIFFs of a folder must be equal."
+                        f"{file} has shape {series.shape} and type {series.dtype} but "
+                        f"{files[0].name} has {shape} and {self.dtype.name}; all TIFFs of a "
+                        f"folder must be equal."
                     )
                 _check_extent(file, series)
 
@@ -134,6 +135,11 @@ class FileStack:
     def _read(self, number: int, index: tuple[int | slice, ...]) -> np.ndarray:
         stored = open_tiff(self.files[number], None, 0)
         return np.asarray(stored.array[index])
+
+
+def is_tiff_name(name: str) -> bool:
+    """Whether a file of a folder is one of its TIFFs; hidden files are not."""
+    return name.lower().endswith((".tif", ".tiff")) and not name.startswith(".")
 
 
 def natural_order(path: Path) -> list[tuple[int, int | str]]:
@@ -175,6 +181,18 @@ def _complete(path: Path) -> Iterator[None]:
         raise VolsamError(f"{path} is damaged ({detail}); {advice}.")
 
 
+def _check_planes(path: Path, tif: Any) -> None:
+    """ImageJ says how many planes there are; of a truncated file tifffile finds fewer."""
+    if not tif.is_imagej or tif.series[0].kind == "imagej":
+        return
+    promised = int((tif.imagej_metadata or {}).get("images", 1))
+    if promised > len(tif.pages):
+        raise VolsamError(
+            f"{path} holds {len(tif.pages)} of the {promised} planes that ImageJ wrote into its "
+            f"metadata; copy it again from its source, or save it anew."
+        )
+
+
 def _check_extent(path: Path, series: Any) -> None:
     """Every plane must be there and its bytes within the file."""
     expected = math.prod(series.get_shape(False)) // math.prod(series.keyframe.shape)
@@ -184,7 +202,6 @@ def _check_extent(path: Path, series: Any) -> None:
             f"{path} holds {len(pages)} of the {expected} planes its metadata promise; "
             f"it is probably truncated, copy it again from its source."
         )
-    sizes: dict[Any, int] = {}
     if series.dataoffset is not None:
         ends = {series.pages[0].parent.filehandle: series.dataoffset + series.nbytes}
     else:
@@ -192,8 +209,8 @@ def _check_extent(path: Path, series: Any) -> None:
         for page in pages:
             if page is None:
                 raise VolsamError(
-                    f"{path} lacks planes its metadata promise; copy it, or the files it refers to, "
-                    f"again from the source."
+                    f"{path} lacks planes its metadata promise; copy it, or the files it refers "
+                    f"to, again from the source."
                 )
             handle = page.parent.filehandle
             last = max(
@@ -202,11 +219,10 @@ def _check_extent(path: Path, series: Any) -> None:
             )
             ends[handle] = max(ends.get(handle, 0), last)
     for handle, end in ends.items():
-        sizes[handle] = handle.size
         if end > handle.size:
             raise VolsamError(
-                f"{path} is truncated: its image data end at byte {end} but the file has {handle.size}; "
-                f"copy it again from its source."
+                f"{path} is truncated: its image data end at byte {end} but the file has "
+                f"{handle.size}; copy it again from its source."
             )
 
 
@@ -215,7 +231,8 @@ def _series_number(path: Path, key: str | None, count: int) -> int:
         return 0
     if not key.isdecimal() or int(key) >= count:
         raise VolsamError(
-            f"key {key!r} of {path} must be the number of one of its {count} images, counted from 0."
+            f"key {key!r} of {path} must be the number of one of its {count} images, "
+            f"counted from 0."
         )
     return int(key)
 

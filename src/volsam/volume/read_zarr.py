@@ -58,8 +58,8 @@ def open_zarr(path: Path, key: str | None, level: int) -> Stored:
         images = _images(node)
         if len(images) != 1:
             raise VolsamError(
-                f"{path} is no OME-Zarr image (no multiscales metadata); choose an image or array in "
-                f"it with key: {_children(node)}."
+                f"{path} is no OME-Zarr image (no multiscales metadata); choose an image or array "
+                f"in it with key: {_children(node)}."
             )
         found = images[0]
         node = node[found]
@@ -114,8 +114,8 @@ def parse_multiscale(attrs: Mapping[str, Any], where: str) -> Multiscale:
         version = str(source.get("version", first.get("version", "0.4")))
         if version not in VERSIONS:
             raise VolsamError(
-                f"{where} is OME-Zarr {version}; versions 0.4 and 0.5 are read, convert it, or name the "
-                f"array with key and its order with axes."
+                f"{where} is OME-Zarr {version}; versions 0.4 and 0.5 are read, convert it, or "
+                f"name the array with key and its order with axes."
             )
         axes, units = _parse_axes(first["axes"], where)
         common = first.get("coordinateTransformations", ())
@@ -160,13 +160,14 @@ def _parse_axes(axes: Sequence[Any], where: str) -> tuple[str, tuple[str | None,
     types = [str(a.get("type") or _TYPES[n]) for a, n in zip(axes, letters, strict=True)]
     if any(kind != _TYPES[n] for kind, n in zip(types, letters, strict=True)):
         raise VolsamError(
-            f"The axes of {where} have types {', '.join(types)}, which do not fit their names {shown}; {hint}."
+            f"The axes of {where} have types {', '.join(types)}, which do not fit their names "
+            f"{shown}; {hint}."
         )
     ranks = [_RANK[kind] for kind in types]
     if ranks != sorted(ranks) or not {"y", "x"} <= set(letters):
         raise VolsamError(
-            f"The order of the axes of {where}, {shown}, is outside the OME-Zarr specification (time, "
-            f"then channel, then z, y, x); {hint}."
+            f"The order of the axes of {where}, {shown}, is outside the OME-Zarr specification "
+            f"(time, then channel, then z, y, x); {hint}."
         )
     units = tuple(None if a.get("unit") is None else unit_name(str(a["unit"])) for a in axes)
     return "".join(letters), units
@@ -232,22 +233,6 @@ def _open_level(
     )
 
 
-def missing_chunks(array: Any) -> int:
-    """Chunks of a Zarr array on disk that are absent and therefore read as the fill value.
-
-    Zarr leaves out empty chunks, so a number above 0 is no fault by itself. 0 for other arrays.
-    Lists the array's folder once; counts shards as the chunks within them.
-    """
-    import zarr
-
-    if not isinstance(array, zarr.Array):
-        return 0
-    stored = array.shards or array.chunks
-    total = math.prod(math.ceil(n / s) for n, s in zip(array.shape, stored, strict=True))
-    per_shard = math.prod(s // c for s, c in zip(stored, array.chunks, strict=True))
-    return max(0, total - array.nchunks_initialized // per_shard) * per_shard
-
-
 def _factor(n: int, m: int, fine: float, coarse: float) -> float:
     """Downsampling by the scales; by the shapes, which odd sizes blur, where those contradict."""
     factor = coarse / fine
@@ -279,7 +264,8 @@ def _unreadable(path: Path, error: Exception) -> VolsamError:
             continue
         except (OSError, ValueError):
             return VolsamError(
-                f"The Zarr metadata {path / name} are torn or unreadable; copy them again from the source."
+                f"The Zarr metadata {path / name} are torn or unreadable; copy them again from "
+                f"the source."
             )
     text = " ".join(str(error).split()).rstrip(".")
     return VolsamError(

@@ -67,6 +67,7 @@ class Volume:
         self._axes = axes
         self._timepoint = timepoint
         self._weights = weights
+        self._arguments: dict[str, Any] = {}
         used = np.flatnonzero(weights)
         self._used = slice(int(used[0]), int(used[-1]) + 1)
         self._single = len(used) == 1 and weights[used[0]] == 1
@@ -102,6 +103,10 @@ class Volume:
     def read_channels(self, box: Box) -> np.ndarray:
         """Voxels of all channels, (c, z, y, x) in the stored dtype."""
         return np.ascontiguousarray(self._read(box, slice(0, self.info.channels)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process as the arguments of `open_volume`, never as voxels."""
+        return _reopen, (self._arguments,)
 
     def _read(self, box: Box, channels: slice) -> np.ndarray:
         if box.size and box.intersect(Box.of(self.info.shape)) != box:
@@ -159,14 +164,24 @@ def open_volume(
     VolsamError
         If the file cannot be read or what is asked for is not in it.
     """
+    arguments: dict[str, Any] = {
+        "path": str(path),
+        "axes": axes,
+        "key": key,
+        "level": level,
+        "timepoint": timepoint,
+        "channel": channel,
+        "voxel_size": voxel_size,
+        "unit": unit,
+    }
     path = Path(path)
     stored = _find_reader(path)(path, key, level)
     name = str(path)
     kind = np.dtype(stored.array.dtype)
     if kind.kind not in "uif" or kind.itemsize > 8:
         raise VolsamError(
-            f"{name} holds values of type {kind}; only integers and floating-point numbers are images, "
-            f"convert it first."
+            f"{name} holds values of type {kind}; only integers and floating-point numbers are "
+            f"images, convert it first."
         )
     settled, warnings = settle_axes(
         name,
@@ -201,7 +216,13 @@ def open_volume(
         level=level,
     )
     time = _chosen_time(info, timepoint)
-    return Volume(info, stored.array, settled, time, _weights(info, channel))
+    volume = Volume(info, stored.array, settled, time, _weights(info, channel))
+    volume._arguments = arguments
+    return volume
+
+
+def _reopen(arguments: dict[str, Any]) -> Volume:
+    return open_volume(**arguments)
 
 
 def _find_reader(path: Path) -> Any:
@@ -215,9 +236,9 @@ def _find_reader(path: Path) -> Any:
                 from volsam.volume.read_zarr import open_zarr
 
                 return open_zarr
-            if any(n.lower().endswith((".tif", ".tiff")) for n in names):
-                from volsam.volume.read_tiff import open_folder
+            from volsam.volume.read_tiff import is_tiff_name, open_folder
 
+            if any(is_tiff_name(n) for n in names):
                 return open_folder
             raise VolsamError(
                 f"The folder {path} holds neither Zarr metadata nor TIFF files; "
@@ -236,7 +257,8 @@ def _find_reader(path: Path) -> Any:
 
         return open_hdf5
     raise VolsamError(
-        f"{path} is no TIFF, HDF5 or Zarr (or it is damaged at its start); convert it to one of them."
+        f"{path} is no TIFF, HDF5 or Zarr (or it is damaged at its start); convert it to one of "
+        f"them."
     )
 
 
@@ -261,8 +283,8 @@ def _weights(info: VolumeInfo, channel: Channel) -> np.ndarray:
     if channel is None:
         if info.channels > 1:
             raise VolsamError(
-                f"{info.path} has {info.channels} channels{_listed(info)}; choose one with channel, "
-                f"or a mix as {{name: weight}}."
+                f"{info.path} has {info.channels} channels{_listed(info)}; choose one with "
+                f"channel, or a mix as {{name: weight}}."
             )
         channel = 0
     mix = channel if isinstance(channel, Mapping) else {channel: 1.0}
@@ -286,11 +308,12 @@ def _channel_number(info: VolumeInfo, which: int | str) -> int:
         if 0 <= int(which) < info.channels:
             return int(which)
         raise VolsamError(
-            f"Channel {which} of {info.path} does not exist; it has {info.channels}{_listed(info)}, "
-            f"counted from 0."
+            f"Channel {which} of {info.path} does not exist; it has {info.channels}"
+            f"{_listed(info)}, counted from 0."
         )
     raise VolsamError(
-        f"{info.path} has no channel named {which!r}{_listed(info) or '; choose one by its number'}."
+        f"{info.path} has no channel named {which!r}{_listed(info)}; choose one of its "
+        f"{info.channels} by name or number."
     )
 
 

@@ -1,0 +1,131 @@
+"""The UNETR decoder for inference on a CPU: same maps up to rounding, less time and memory.
+
+What is done differently from `unetr.UNETR`, all of it algebra that leaves the function unchanged:
+
+- Maps are channels-last, where bilinear interpolation is several times faster.
+- A 1x1 convolution commutes with bilinear interpolation and runs before it, on a quarter of the
+  pixels.
+- Evaluated batch norms are folded into the convolution before them.
+- A convolution of concatenated maps is the sum of convolutions of the maps, which are never
+  concatenated; each is centred in place, and the scale of the instance norm goes into the weights
+  of the convolution (zero padding is the mean of a centred map, so borders agree as well).
+- A skip is computed when it is used, so that two maps of full resolution are alive at a time and
+  not five.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from volsam.models.unetr import UNETR, BilinearUpsampler, ConvBlock, DeconvBlock
+
+_CHUNK = 2**20  # values that are reduced at a time: 4 MiB, which a cache holds
+
+
+class FusedDecoder(nn.Module):
+    """Inference with a `UNETR`, which gives its parameters away."""
+
+    def __init__(self, unetr: UNETR) -> None:
+        super().__init__()
+        self.unetr = unetr.eval()
+        for level in range(1, unetr.levels + 1):
+            block = unetr.get_submodule(f"deconv{level}").get_submodule("block")
+            assert isinstance(block, nn.Sequential)
+            block[1] = fuse_conv_bn_eval(block[1].block, block[2])
+            block[2] = nn.Identity()
+
+    def reduce_precision(self, dtype: torch.dtype) -> None:
+        """Hold the weights of convolutions in `dtype`."""
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                module.to(dtype)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Decode embeddings as `UNETR.forward`, one after the other."""
+        return torch.cat([self._decode(embedding[None]) for embedding in embeddings])
+
+    def _decode(self, embedding: Tensor) -> Tensor:
+        unetr = self.unetr
+        dtype = unetr.out_conv.weight.dtype
+        skip = embedding.to(dtype, memory_format=torch.channels_last)
+        x = _level([skip.clone()], unetr.base)
+        for level in range(1, unetr.levels):
+            skip = _deconvolve(skip, unetr.get_submodule(f"deconv{level}"))
+            x = _upsample(x, unetr.decoder.samplers[level - 1])
+            start = (skip.shape[1] - x.shape[1]) // 2
+            used = skip[:, start : start + x.shape[1]].clone(memory_format=torch.channels_last)
+            parts = [x, used]
+            del x, used
+            x = _level(parts, unetr.decoder.blocks[level - 1])
+        skip = _deconvolve(skip, unetr.get_submodule(f"deconv{unetr.levels}"))
+        x = _upsample(x, unetr.deconv_out)
+        parts = [x, skip]
+        del x, skip
+        x = _level(parts, unetr.decoder_head)
+        return torch.sigmoid(unetr.out_conv(x).float()).contiguous()
+
+
+def _upsample(x: Tensor, sampler: nn.Module) -> Tensor:
+    if isinstance(sampler, BilinearUpsampler):
+        return F.interpolate(sampler.conv(x), scale_factor=2, mode="bilinear")
+    upsampled: Tensor = sampler(x)
+    return upsampled
+
+
+def _deconvolve(x: Tensor, block: nn.Module) -> Tensor:
+    assert isinstance(block, DeconvBlock)
+    sampler, convolution, _, _ = block.block
+    x = convolution(_upsample(x, sampler))
+    return x.relu_()
+
+
+def _level(parts: list[Tensor], block: nn.Module) -> Tensor:
+    """Two rounds of norm, convolution and ReLU on maps that count as one; empties `parts`."""
+    assert isinstance(block, ConvBlock)
+    norm1, conv1, _, norm2, conv2, _ = block.block
+    out: Tensor | None = None
+    start = 0
+    while parts:
+        part = parts.pop(0)
+        channels = slice(start, start + part.shape[1])
+        start = channels.stop
+        scale = _centre(part, norm1, channels)
+        bias = conv1.bias if out is None else None
+        term = F.conv2d(part, conv1.weight[:, channels] * scale, bias, padding=1)
+        del part
+        out = term if out is None else out.add_(term)
+        del term
+    assert out is not None
+    x = out.relu_()
+    del out
+    scale = _centre(x, norm2, slice(None))
+    return F.conv2d(x, conv2.weight * scale, conv2.bias, padding=1).relu_()
+
+
+def _centre(x: Tensor, norm: nn.Module, channels: slice) -> Tensor:
+    """Normalise (1, c, h, w) in place up to a factor per channel, which is returned as (c, 1, 1)."""
+    if isinstance(norm, nn.BatchNorm2d):
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = norm.weight[channels] * (norm.running_var[channels] + norm.eps).rsqrt()
+        shift = norm.bias[channels] - norm.running_mean[channels] * scale
+        x.mul_(scale[:, None, None].to(x.dtype)).add_(shift[:, None, None].to(x.dtype))
+        return torch.ones_like(scale[:, None, None], dtype=x.dtype)
+    assert isinstance(norm, nn.InstanceNorm2d)
+    assert not norm.affine
+    count = x.shape[2] * x.shape[3]
+    rows = x.split(max(1, _CHUNK // (x.shape[1] * x.shape[3])), dim=2)
+    mean = sum(_total(part) for part in rows) / count
+    square = torch.zeros_like(mean)
+    for part in rows:
+        part.sub_(mean[:, None, None].to(x.dtype))
+        square += _total(part.float().square())
+    return (square / count + norm.eps).rsqrt()[:, None, None].to(x.dtype)
+
+
+def _total(x: Tensor) -> Tensor:
+    """Sum (1, c, h, w) over pixels; chunks are added up in double precision."""
+    return x.sum((0, 2, 3), dtype=torch.float32).double()

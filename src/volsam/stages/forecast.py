@@ -1,0 +1,149 @@
+"""What a run will cost: tiles, bytes, memory and hours, from its plan and one timed tile."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+
+from volsam.errors import VolsamError
+from volsam.stages.runplan import RunPlan
+from volsam.volume.info import VolumeInfo
+
+if TYPE_CHECKING:
+    from volsam.models import Model
+
+# Labels of cells and nuclei compress 20 to 60 times with Zstandard; the disk check assumes less.
+LABEL_COMPRESSION = 10
+# Watershed, overlaps and writing, seconds per megapixel, measured with `make bench`.
+POSTPROCESSING = 0.3
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Forecast of one run.
+
+    Parameters
+    ----------
+    tiles, blocks : int
+        Tiles over all slices, and blocks of them.
+    voxels : int
+        Voxels of the region.
+    fragment_bytes, label_bytes, embedding_bytes : int
+        Raw bytes of the intermediates, of the labels with their pyramid, and of stored embeddings
+        (which hardly compress).
+    worker_bytes : int
+        Memory of one worker.
+    tile_seconds : float or None
+        One tile on this machine with one worker; None if it was not timed.
+    """
+
+    tiles: int
+    blocks: int
+    voxels: int
+    fragment_bytes: int
+    label_bytes: int
+    embedding_bytes: int
+    worker_bytes: int
+    tile_seconds: float | None
+
+    def hours(self, workers: int = 1) -> float | None:
+        """Hours of the tile stages with `workers` workers like this machine."""
+        return None if self.tile_seconds is None else self.tiles * self.tile_seconds / workers / 3600
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types for the marker."""
+        return asdict(self) | {"hours": self.hours()}
+
+    def text(self, plan: RunPlan, workers: int = 1) -> str:
+        """The forecast for people."""
+        hours = self.hours(workers)
+        rows, columns = plan.grid.counts
+        lines = [
+            f"volume      {' x '.join(map(str, plan.shape))} voxels (zyx) of "
+            f"{' x '.join(f'{size:g}' for size in plan.voxel_size)} {plan.unit}, {plan.dtype}",
+            f"model       {plan.model}, scale {plan.scale:.3g}, {plan.precision}",
+            f"tiles       {self.tiles} ({rows} x {columns} per slice) of {plan.tile} + 2 x {plan.halo} "
+            f"pixels, in {self.blocks} blocks",
+            f"disk        labels {_size(self.label_bytes)}, fragments {_size(self.fragment_bytes)} "
+            f"before compression; stored embeddings would be {_size(self.embedding_bytes)}",
+            f"memory      {_size(self.worker_bytes)} per worker",
+            f"time        {'not timed' if hours is None else f'{hours:.2f} h'} with {workers} "
+            f"worker{'s' if workers > 1 else ''} of {plan.threads} thread"
+            f"{'s' if plan.threads > 1 else ''} like this machine",
+        ]
+        return "\n".join(lines)
+
+    def check(self, folder: Path, max_memory_gb: float | None, embeddings: bool = False) -> None:
+        """Refuse a run that the disk or the memory cannot hold.
+
+        Raises
+        ------
+        VolsamError
+            What is too large, and which key makes it smaller.
+        """
+        needed = (self.label_bytes + self.fragment_bytes) // LABEL_COMPRESSION
+        needed += self.embedding_bytes if embeddings else 0
+        parent = next(p for p in (folder, *folder.absolute().parents) if p.is_dir())
+        free = shutil.disk_usage(parent).free
+        if needed > free:
+            raise VolsamError(
+                f"The run needs about {_size(needed)} in {parent} and {_size(free)} are free; "
+                "choose another results folder, a region, or store no embeddings."
+            )
+        limit = max_memory_gb * 2**30 if max_memory_gb else psutil.virtual_memory().total
+        if self.worker_bytes > limit:
+            raise VolsamError(
+                f"A worker would need about {_size(self.worker_bytes)} of memory and {_size(limit)} "
+                "are there; lower compute.batch, compute.block_tiles or compute.block_slices."
+            )
+
+
+def forecast(plan: RunPlan, info: VolumeInfo, model: Model | None, *, timed: bool = True) -> Forecast:
+    """Forecast of a plan; times one tile of noise if there is a model."""
+    blocks = plan.tile_blocks()
+    tiles = sum(1 for block in blocks for _ in plan.tiles(block))
+    outer = plan.grid.outer_size
+    block_pixels = plan.block_slices * (plan.block_tiles * outer) ** 2
+    # Image, labels as written, labels by tile and a copy while compressing.
+    worker = block_pixels * (np.dtype(plan.dtype).itemsize + 3 * 4) + plan.batch * outer**2 * 4 * 8
+    seconds: float | None = outer**2 / 1e6 * POSTPROCESSING
+    embedding = 0
+    if model is not None:
+        embedding = int(np.prod(model.embedding_shape)) * (4 if model.precision == "fp32" else 2)
+        network = _time_tile(plan, model) if timed else None
+        seconds = None if network is None or seconds is None else network + seconds
+    worker += psutil.Process().memory_info().rss
+    return Forecast(
+        tiles=tiles,
+        blocks=len(blocks),
+        voxels=plan.region_box.size,
+        fragment_bytes=tiles * outer**2 * 4,
+        label_bytes=plan.region_box.size * 4 * 4 // 3,
+        embedding_bytes=tiles * embedding,
+        worker_bytes=int(worker),
+        tile_seconds=None if seconds is None else round(seconds, 4),
+    )
+
+
+def _time_tile(plan: RunPlan, model: Model) -> float:
+    from volsam.segment.predict import predict_tiles
+
+    size = min(plan.grid.outer_size, int(model.image_size / plan.scale))
+    noise = np.random.default_rng(0).random((1, size, size), dtype=np.float32)
+    started = time.perf_counter()
+    predict_tiles(model, noise, scale=plan.scale, batch=1)
+    return time.perf_counter() - started
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if count < 1024 or unit == "TiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError

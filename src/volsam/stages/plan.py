@@ -1,0 +1,235 @@
+"""Plan: settle every decision of the run once, forecast its cost, and refuse what cannot work.
+
+Voxels are read only for the normalisation, a bounded sample of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from volsam.blocks.stage import Block, Job, Stage
+from volsam.config import Region
+from volsam.errors import VolsamError
+from volsam.geometry import Box
+from volsam.stages.forecast import Forecast, forecast
+from volsam.stages.runplan import RunPlan
+from volsam.volume.info import require_voxel_size
+from volsam.volume.normalise import estimate
+from volsam.volume.pyramid import pyramid_factors
+from volsam.volume.source import Volume, open_volume
+
+if TYPE_CHECKING:
+    from volsam.models import Model
+
+# Without a network there is no input size to fill: the default tile for stored predictions.
+PREDICTION_OUTER = 512
+
+
+class Plan(Stage[None]):
+    """Stage `plan`."""
+
+    name = "plan"
+    upstream = ("ingest",)
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self._warnings: list[str] = []
+
+    def blocks(self) -> list[Block]:
+        return []
+
+    def reset(self) -> None:
+        """Nothing is stored but the marker."""
+
+    def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        plan, expected = self.resolve(self.job.marker("ingest")["outputs"]["image"])
+        for warning in self._warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        print(expected.text(plan), file=sys.stderr)
+        expected.check(self.paths.folder, self.config.compute.max_memory_gb)
+        return {
+            "plan": plan.to_json(),
+            "forecast": expected.to_json(),
+            "warnings": self._warnings,
+        }
+
+    def resolve(self, image: dict[str, Any], *, sample_voxels: bool = True) -> tuple[RunPlan, Forecast]:
+        """The run plan and its forecast.
+
+        Parameters
+        ----------
+        image : dict
+            path, key and axes of the image that workers will read.
+        sample_voxels : bool
+            Estimate the normalisation; without it the plan is good for a forecast only.
+        """
+        config, sample, compute = self.config, self.sample, self.config.compute
+        kind, _, path = config.model.partition(":")
+        stored = kind == "predictions"
+        volume, arguments = self._open(image)
+        if stored:
+            volume, arguments = self._open_predictions(path, volume)
+        info = volume.info
+        self._warnings += info.warnings
+        voxel_size = require_voxel_size(info)
+        model = None if stored else self._model()
+        scale = self._scale(model, voxel_size)
+        tile, halo = self._tiles(model, scale)
+        region = self._region(info.shape)
+        method = config.normalise.method
+        if method == "auto":
+            method = model.normalisation if model else "none"
+        normalisation: dict[str, Any] = {}
+        threshold: float | None = None
+        if sample_voxels:
+            settings = config.normalise.model_dump() | {"method": "none" if stored else method}
+            estimated = estimate(volume, **settings)
+            normalisation = estimated.to_json()
+            wanted = config.foreground.threshold
+            threshold = estimated.otsu if wanted == "otsu" else wanted
+        plan = RunPlan(
+            image=arguments,
+            shape=info.shape,
+            dtype=info.dtype,
+            voxel_size=voxel_size,
+            unit=info.unit,
+            translation=info.translation,
+            factors=pyramid_factors(info),
+            region=(region.start, region.stop),  # type: ignore[arg-type]
+            tile=tile,
+            halo=halo,
+            scale=scale,
+            model=config.model,
+            model_hash=self.inputs["predictions"][1] if model is None else model.hash,
+            ais=self._ais(model, scale),
+            normalisation=normalisation,
+            threshold=threshold,
+            mask=self._mask(info.shape),
+            device=compute.device,
+            precision=compute.precision,
+            compat=compute.compat,
+            batch=compute.batch,
+            threads=compute.threads,
+            block_slices=compute.block_slices,
+            block_tiles=compute.block_tiles,
+        )
+        return plan, forecast(plan, info, model)
+
+    def _open(self, image: dict[str, Any]) -> tuple[Volume, dict[str, Any]]:
+        sample = self.sample
+        # An ingested image holds one time point at one level, its voxel size in the metadata.
+        own = image["path"] == sample.image
+        size = sample.voxel_size
+        arguments = {
+            **image,
+            "level": sample.level,
+            "channel": sample.channel,
+            "timepoint": sample.timepoint if own else None,
+            "voxel_size": size.zyx() if own and size and not sample.level else None,
+            "unit": sample.unit if own else None,
+        }
+        if sample.level and not own:
+            raise VolsamError(
+                f"Sample {self.job.sample} asks for level {sample.level}, but {sample.image} is no "
+                "OME-Zarr and has no levels; leave level out."
+            )
+        return open_volume(**arguments), arguments
+
+    def _open_predictions(self, path: str, image: Volume) -> tuple[Volume, dict[str, Any]]:
+        arguments = {
+            "path": path,
+            "axes": "czyx",
+            "channel": 0,
+            "voxel_size": require_voxel_size(image.info),
+            "unit": image.info.unit,
+        }
+        volume = open_volume(**arguments)
+        if volume.info.channels != 3 or volume.info.shape != image.info.shape:
+            raise VolsamError(
+                f"The predictions {path} have {volume.info.channels} channels and shape "
+                f"{volume.info.shape}; 3 channels (foreground, centre, boundary) of the image's shape "
+                f"{image.info.shape} are needed."
+            )
+        return volume, arguments
+
+    def _model(self) -> Model:
+        from volsam.models import load_model
+
+        compute = self.config.compute
+        return load_model(self.config.model, device=compute.device, precision=compute.precision)
+
+    def _scale(self, model: Model | None, voxel_size: tuple[float, float, float]) -> float:
+        wanted = self.config.scale
+        if model is None or wanted.diameter is wanted.pixel_size is None:
+            return 1.0
+        if wanted.diameter is not None:
+            if model.diameter is None:
+                raise VolsamError(
+                    f"Model {model.name} does not say which object diameter it was trained at; "
+                    "use scale.pixel_size, or leave scale out."
+                )
+            return model.diameter / wanted.diameter
+        if voxel_size[1] != voxel_size[2]:
+            raise VolsamError(
+                f"Pixels of {self.sample.image} are not square ({voxel_size[1]} x {voxel_size[2]}); "
+                "use scale.diameter instead of scale.pixel_size."
+            )
+        return voxel_size[2] / float(wanted.pixel_size or 1)
+
+    def _tiles(self, model: Model | None, scale: float) -> tuple[int, int]:
+        tiles = self.config.tiles
+        largest = PREDICTION_OUTER if model is None else int(model.image_size / scale)
+        halo = tiles.halo if tiles.halo is not None else largest // 8
+        tile = tiles.size if tiles.size is not None else largest - 2 * halo
+        if model is not None and tile + 2 * halo > largest and self.config.compute.compat == "none":
+            raise VolsamError(
+                f"A tile of {tile} with a halo of {halo} is larger than the {largest} pixels that "
+                f"model {model.name} sees at this scale; make tiles.size or tiles.halo smaller."
+            )
+        if tile < 16 or halo > tile:
+            raise VolsamError(
+                f"A tile of {tile} with a halo of {halo} pixels wastes most of the work; make "
+                "tiles.size at least 16 and no smaller than tiles.halo."
+            )
+        return tile, halo
+
+    def _region(self, shape: tuple[int, int, int]) -> Box:
+        region = self.sample.region or Region()
+        ranges = [getattr(region, axis) or [0, n] for axis, n in zip("zyx", shape, strict=True)]
+        for axis, (start, stop), n in zip("zyx", ranges, shape, strict=True):
+            if not 0 <= start < stop <= n:
+                raise VolsamError(
+                    f"Region {axis}: [{start}, {stop}] of sample {self.job.sample} is empty or "
+                    f"reaches beyond the volume's {n} voxels; choose 0 <= start < stop <= {n}."
+                )
+        return Box(tuple(r[0] for r in ranges), tuple(r[1] for r in ranges))
+
+    def _mask(self, shape: tuple[int, int, int]) -> dict[str, Any] | None:
+        sample = self.sample
+        if sample.mask is None:
+            return None
+        axes = "zyx" if shape[0] > 1 else None
+        arguments = {"path": sample.mask, "key": sample.mask_key, "axes": axes}
+        mask = open_volume(**arguments)
+        if mask.info.shape != shape:
+            raise VolsamError(
+                f"The mask {sample.mask} has shape {mask.info.shape} and the image {shape}; give a "
+                "mask of the image's shape."
+            )
+        return arguments
+
+    def _ais(self, model: Model | None, scale: float) -> dict[str, float]:
+        """The model's tuned values, lengths and areas turned into pixels of the image."""
+        tuned = dict(model.ais) if model else {}
+        if self.config.compute.compat == "none":
+            for name in ("foreground_smoothing", "distance_smoothing"):
+                if name in tuned:
+                    tuned[name] = tuned[name] / scale
+            if "min_size" in tuned:
+                tuned["min_size"] = round(tuned["min_size"] / scale**2)
+        return tuned
+
+

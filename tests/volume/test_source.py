@@ -1,0 +1,339 @@
+"""Round trips: every format and order of the axes gives back the voxels that were written."""
+
+from __future__ import annotations
+
+import pickle
+from itertools import permutations
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from volsam.errors import VolsamError
+from volsam.geometry import Box
+from volsam.volume.info import require_voxel_size
+from volsam.volume.source import open_volume
+
+SIZES = {"t": 2, "c": 3, "z": 5, "y": 20, "x": 24}
+
+
+def numbers(axes: str, dtype: str = "uint16", seed: int = 0) -> np.ndarray:
+    """Random image whose axes are named by `axes`."""
+    shape = [SIZES[a] for a in axes]
+    return np.random.default_rng(seed).integers(0, 200, shape).astype(dtype)
+
+
+def expected(image: np.ndarray, axes: str, t: int = 0, c: int | slice = 0) -> np.ndarray:
+    """The (z, y, x) or (c, z, y, x) that a reader should return."""
+    for letter in "zct":
+        if letter not in axes:
+            image, axes = image[None], letter + axes
+    ordered = image.transpose([axes.index(a) for a in "tczyx"])
+    return ordered[t, c]
+
+
+def write_ome_zarr(
+    path: Path, image: np.ndarray, axes: str, version: str = "0.5", **changes: object
+) -> Path:
+    """A small OME-Zarr written by hand, independent of the package's own writer."""
+    group = zarr.open_group(path, mode="w", zarr_format=2 if version == "0.4" else 3)
+    array = group.create_array("s0", shape=image.shape, dtype=image.dtype, chunks=(8,) * image.ndim)
+    array[...] = image
+    types = {"t": "time", "c": "channel"}
+    scale = [{"z": 2.0, "y": 0.5, "x": 0.5}.get(a, 1.0) for a in axes]
+    multiscale: dict = {
+        "axes": [
+            {"name": a, "type": types.get(a, "space")}
+            | ({"unit": "micrometer"} if a in "zyx" else {})
+            for a in axes
+        ],
+        "datasets": [
+            {"path": "s0", "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+        ],
+    }
+    multiscale.update(changes)
+    if version == "0.4":
+        group.attrs["multiscales"] = [{"version": "0.4", **multiscale}]
+    else:
+        group.attrs["ome"] = {"version": version, "multiscales": [multiscale]}
+    return path
+
+
+def check(volume, image: np.ndarray, axes: str, t: int = 0, c: int = 0) -> None:
+    """Whole volume, one box, and all channels."""
+    want = expected(image, axes, t, c)
+    got = volume.read(Box.of(volume.info.shape))
+    assert volume.info.shape == want.shape
+    assert got.dtype == image.dtype.newbyteorder("=")
+    assert np.array_equal(got, want)
+    z = want.shape[0]
+    box = Box((z // 2, 3, 5), (z, 15, 24))
+    assert np.array_equal(volume.read(box), want[box.slices])
+    every = expected(image, axes, t, slice(None))
+    assert np.array_equal(volume.read_channels(box), every[(slice(None), *box.slices)])
+
+
+SPEC_ORDERS = ["tczyx", "tzyx", "czyx", "zyx", "tcyx", "cyx", "tyx", "yx", "xy", "cyzx"]
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("axes", SPEC_ORDERS)
+def test_ome_zarr_orders(tmp_path: Path, axes: str, version: str) -> None:
+    image = numbers(axes)
+    path = write_ome_zarr(tmp_path / "a.zarr", image, axes, version)
+    t = 1 if "t" in axes else 0
+    c = 2 if "c" in axes else 0
+    volume = open_volume(path, timepoint=t if "t" in axes else None, channel=c)
+    check(volume, image, axes, t, c)
+    assert volume.info.format == f"ome-zarr-{version}"
+    assert volume.info.voxel_size == (2.0 if "z" in axes else 1.0, 0.5, 0.5)
+    assert (volume.info.channels, volume.info.timepoints) == (3 if c else 1, 2 if t else 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    axes=st.sampled_from(
+        [
+            "".join(order)
+            for letters in ("zyx", "czyx", "tczyx", "tyx", "cyx")
+            for order in permutations(letters)
+        ]
+    ),
+    container=st.sampled_from(["zarr2", "zarr3", "hdf5"]),
+    dtype=st.sampled_from(["uint8", "int16", "uint32", "float32", "float64", ">u2"]),
+)
+def test_plain_arrays_any_order(tmp_path_factory, axes: str, container: str, dtype: str) -> None:
+    image = numbers(axes, dtype)
+    folder = tmp_path_factory.mktemp("plain")
+    key = "group/raw"
+    if container == "hdf5":
+        path = folder / "a.h5"
+        with h5py.File(path, "w") as file:
+            file.create_dataset(key, data=image, chunks=True)
+    else:
+        path = folder / "a.zarr"
+        root = zarr.open_group(path, mode="w", zarr_format=int(container[-1]))
+        array = root.create_array(
+            key, shape=image.shape, dtype=image.dtype, chunks=(7,) * image.ndim
+        )
+        array[...] = image
+    t = 1 if "t" in axes else 0
+    volume = open_volume(
+        path, key=key, axes=axes, timepoint=t if "t" in axes else None, voxel_size=(3, 1, 1)
+    )
+    check(volume, image, axes, t)
+    assert require_voxel_size(volume.info) == (3, 1, 1)
+
+
+def test_zarr_array_at_root(tmp_path: Path) -> None:
+    image = numbers("zyx")
+    for version in (2, 3):
+        path = tmp_path / f"{version}.zarr"
+        zarr.create_array(path, data=image, zarr_format=version)
+        check(open_volume(path, axes="zyx"), image, "zyx")
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("axes", ["yx", "zyx", "czyx", "tzcyx"])
+def test_tiff(tmp_path: Path, axes: str, compression, tile, byteorder: str) -> None:
+    image = numbers(axes)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(
+        path,
+        image,
+        compression=compression,
+        tile=tile,
+        byteorder=byteorder,
+        photometric="minisblack",
+        metadata={"axes": axes.upper()},
+    )
+    volume = open_volume(path, timepoint=1 if "t" in axes else None)
+    check(volume, image, axes, 1 if "t" in axes else 0)
+    assert volume.info.voxel_size is None
+
+
+@pytest.mark.parametrize("axes", ["yx", "zyx", "czyx", "zcyx", "tczyx"])
+def test_ome_tiff(tmp_path: Path, axes: str) -> None:
+    image = numbers(axes)
+    path = tmp_path / "a.ome.tif"
+    metadata: dict = {
+        "axes": axes.upper(),
+        "PhysicalSizeX": 250.0,
+        "PhysicalSizeXUnit": "nm",
+        "PhysicalSizeY": 0.5,
+        "PhysicalSizeYUnit": "µm",
+        "PhysicalSizeZ": 2.0,
+    }
+    if "c" in axes:
+        metadata["Channel"] = {"Name": ["DAPI", "GFP", "RFP"]}
+    tifffile.imwrite(path, image, metadata=metadata, compression="zlib", photometric="minisblack")
+    t = 1 if "t" in axes else 0
+    volume = open_volume(path, timepoint=1 if t else None, channel="GFP" if "c" in axes else None)
+    check(volume, image, axes, t, 1 if "c" in axes else 0)
+    assert volume.info.unit == "nanometer"
+    assert volume.info.voxel_size == pytest.approx((2000.0, 500.0, 250.0))
+    in_micrometers = open_volume(path, timepoint=1 if t else None, unit="µm").info
+    assert in_micrometers.unit == "micrometer"
+    assert in_micrometers.voxel_size == pytest.approx((2.0, 0.5, 0.25))
+
+
+def test_imagej_tiff(tmp_path: Path) -> None:
+    image = numbers("zcyx")
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(
+        path,
+        image,
+        imagej=True,
+        resolution=(4.0, 2.0),
+        metadata={"axes": "ZCYX", "spacing": 3.0, "unit": "micron"},
+    )
+    volume = open_volume(path, channel=1)
+    check(volume, image, "zcyx", c=1)
+    assert volume.info.voxel_size == pytest.approx((3.0, 0.5, 0.25))
+
+
+def test_colour_samples_are_channels(tmp_path: Path) -> None:
+    rgb = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
+    path = tmp_path / "rgb.tif"
+    for planar in ("contig", "separate"):
+        image = rgb if planar == "contig" else rgb.transpose(2, 0, 1)
+        tifffile.imwrite(path, image, photometric="rgb", planarconfig=planar)
+        volume = open_volume(path, channel={0: 0.5, "2": 0.25})
+        assert volume.info.channels == 3
+        mixed = volume.read(Box.of(volume.info.shape))
+        assert mixed.dtype == np.float32
+        assert np.allclose(mixed[0], rgb[..., 0] * 0.5 + rgb[..., 2] * 0.25)
+    with pytest.raises(VolsamError, match="colour samples"):
+        tifffile.imwrite(path, rgb, photometric="rgb")
+        open_volume(path, axes="zyx")
+
+
+def test_pyramidal_tiff(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (128, 96), np.uint8)
+    path = tmp_path / "p.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as tif:
+        size = {"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+        tif.write(image, subifds=1, tile=(32, 32), metadata=size)
+        tif.write(image[::2, ::2], subfiletype=1, tile=(32, 32))
+    assert open_volume(path).info.factors == ((1, 2, 2),)
+    half = open_volume(path, level=1)
+    assert np.array_equal(half.read(Box.of(half.info.shape))[0], image[::2, ::2])
+    assert half.info.voxel_size == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_tiff_folder_in_natural_order(tmp_path: Path, compression: str | None) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (12, 20, 24), np.uint8)
+    for z, plane in enumerate(image):
+        tifffile.imwrite(tmp_path / f"slice{z + 1}.tif", plane, compression=compression)
+    volume = open_volume(tmp_path)
+    assert volume.info.format == "tiff-folder"
+    assert np.array_equal(volume.read(Box.of(volume.info.shape)), image)
+    box = Box((8, 2, 3), (11, 9, 20))
+    assert np.array_equal(volume.read(box), image[box.slices])
+    assert open_volume(tmp_path, axes="tyx", timepoint=9).info.timepoints == 12
+    assert np.array_equal(
+        open_volume(tmp_path, axes="tyx", timepoint=9).read(Box.of((1, 20, 24)))[0], image[9]
+    )
+
+
+def test_channel_mix_and_names(tmp_path: Path) -> None:
+    image = numbers("czyx")
+    path = write_ome_zarr(tmp_path / "a.zarr", image, "czyx", "0.4")
+    zarr.open_group(path).attrs["omero"] = {"channels": [{"label": n} for n in ("a", "b", "c")]}
+    volume = open_volume(path, channel={"a": 1, "c": -0.5})
+    assert volume.info.channel_names == ("a", "b", "c")
+    got = volume.read(Box.of(volume.info.shape))
+    assert got.dtype == np.float32
+    assert np.allclose(got, image[0] - 0.5 * image[2])
+    assert np.array_equal(open_volume(path, channel="b").read(Box.of((5, 20, 24))), image[1])
+
+
+def test_levels_scale_translation_and_factors(tmp_path: Path) -> None:
+    image = numbers("zyx")
+    path = tmp_path / "a.zarr"
+    levels = [image, image[:, ::2, ::2], image[::2, ::4, ::4]]
+
+    def dataset(i: int, factor: tuple[int, int, int]) -> dict:
+        scale = [s * f for s, f in zip((2.0, 0.5, 0.5), factor, strict=True)]
+        shift = [10.0, 20.0, 30.0]
+        return {
+            "path": f"s{i}",
+            "coordinateTransformations": [
+                {"type": "scale", "scale": scale},
+                {"type": "translation", "translation": shift},
+            ],
+        }
+
+    datasets = [dataset(0, (1, 1, 1)), dataset(1, (1, 2, 2)), dataset(2, (2, 4, 4))]
+    twice = [{"type": "scale", "scale": [2.0, 2.0, 2.0]}]
+    write_ome_zarr(path, image, "zyx", datasets=datasets, coordinateTransformations=twice)
+    group = zarr.open_group(path)
+    for i in (1, 2):
+        group.create_array(f"s{i}", data=levels[i])
+    first = open_volume(path).info
+    assert first.voxel_size == (4.0, 1.0, 1.0)
+    assert first.translation == (20.0, 40.0, 60.0)
+    assert first.factors == ((1, 2, 2), (2, 4, 4))
+    second = open_volume(path, level=1)
+    assert np.array_equal(second.read(Box.of(second.info.shape)), levels[1])
+    assert second.info.voxel_size == (4.0, 2.0, 2.0)
+    assert second.info.factors == ((2, 2, 2),)
+
+
+def test_series_group_is_found(tmp_path: Path) -> None:
+    """bioformats2raw puts the image into a numbered group."""
+    image = numbers("zyx")
+    zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    write_ome_zarr(tmp_path / "a.zarr" / "0", image, "zyx", "0.4")
+    volume = open_volume(tmp_path / "a.zarr")
+    assert volume.info.key == "0"
+    check(volume, image, "zyx")
+
+
+def test_stated_voxel_size_wins_and_contradiction_is_said(tmp_path: Path) -> None:
+    path = write_ome_zarr(tmp_path / "a.zarr", numbers("zyx"), "zyx")
+    info = open_volume(path, voxel_size={"z": 1.0, "y": 0.5, "x": 0.5}).info
+    assert info.voxel_size == (1.0, 0.5, 0.5)
+    (warning,) = info.warnings
+    assert "1 × 0.5 × 0.5" in warning
+    assert "2 × 0.5 × 0.5" in warning
+    # The same size in another unit is no contradiction.
+    info = open_volume(path, voxel_size=(2000, 500, 500), unit="nm").info
+    assert (info.voxel_size, info.unit, info.warnings) == ((2000, 500, 500), "nanometer", ())
+
+
+def test_scale_of_one_without_unit_is_no_voxel_size(tmp_path: Path) -> None:
+    axes = [{"name": a, "type": "space"} for a in "zyx"]
+    datasets = [
+        {"path": "s0", "coordinateTransformations": [{"type": "scale", "scale": [1.0, 1.0, 1.0]}]}
+    ]
+    path = write_ome_zarr(tmp_path / "a.zarr", numbers("zyx"), "zyx", axes=axes, datasets=datasets)
+    info = open_volume(path).info
+    assert info.voxel_size is None
+    with pytest.raises(VolsamError, match="voxel_size"):
+        require_voxel_size(info)
+
+
+def test_volume_travels_as_arguments(tmp_path: Path) -> None:
+    image = numbers("zyx")
+    tifffile.imwrite(tmp_path / "a.tif", image, metadata={"axes": "ZYX"})
+    volume = open_volume(tmp_path / "a.tif", voxel_size=(2, 1, 1))
+    sent = pickle.dumps(volume)
+    assert len(sent) < 1000
+    check(pickle.loads(sent), image, "zyx")
+
+
+def test_size_one_axes_may_be_stated_or_left_out(tmp_path: Path) -> None:
+    image = numbers("zyx")
+    path = write_ome_zarr(tmp_path / "a.zarr", image[None, None], "tczyx")
+    check(open_volume(path, axes="zyx"), image, "zyx")
+    path = write_ome_zarr(tmp_path / "b.zarr", image[0], "yx")
+    check(open_volume(path, axes="zyx"), image[0], "yx")
