@@ -103,7 +103,7 @@ def replace(path: Path, write: Callable[[Path], Any]) -> None:
     try:
         write(partial)
         partial.chmod(0o644)
-        os.replace(partial, path)
+        partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

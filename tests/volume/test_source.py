@@ -37,33 +37,6 @@ def expected(image: np.ndarray, axes: str, t: int = 0, c: int | slice = 0) -> np
     return ordered[t, c]
 
 
-def write_ome_zarr(
-    path: Path, image: np.ndarray, axes: str, version: str = "0.5", **changes: object
-) -> Path:
-    """A small OME-Zarr written by hand, independent of the package's own writer."""
-    group = zarr.open_group(path, mode="w", zarr_format=2 if version == "0.4" else 3)
-    array = group.create_array("s0", shape=image.shape, dtype=image.dtype, chunks=(8,) * image.ndim)
-    array[...] = image
-    types = {"t": "time", "c": "channel"}
-    scale = [{"z": 2.0, "y": 0.5, "x": 0.5}.get(a, 1.0) for a in axes]
-    multiscale: dict = {
-        "axes": [
-            {"name": a, "type": types.get(a, "space")}
-            | ({"unit": "micrometer"} if a in "zyx" else {})
-            for a in axes
-        ],
-        "datasets": [
-            {"path": "s0", "coordinateTransformations": [{"type": "scale", "scale": scale}]}
-        ],
-    }
-    multiscale.update(changes)
-    if version == "0.4":
-        group.attrs["multiscales"] = [{"version": "0.4", **multiscale}]
-    else:
-        group.attrs["ome"] = {"version": version, "multiscales": [multiscale]}
-    return path
-
-
 def check(volume, image: np.ndarray, axes: str, t: int = 0, c: int = 0) -> None:
     """Whole volume, one box, and all channels."""
     want = expected(image, axes, t, c)
@@ -83,7 +56,7 @@ SPEC_ORDERS = ["tczyx", "tzyx", "czyx", "zyx", "tcyx", "cyx", "tyx", "yx", "xy",
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 @pytest.mark.parametrize("axes", SPEC_ORDERS)
-def test_ome_zarr_orders(tmp_path: Path, axes: str, version: str) -> None:
+def test_ome_zarr_orders(tmp_path: Path, write_ome_zarr, axes: str, version: str) -> None:
     image = numbers(axes)
     path = write_ome_zarr(tmp_path / "a.zarr", image, axes, version)
     t = 1 if "t" in axes else 0
@@ -244,7 +217,7 @@ def test_tiff_folder_in_natural_order(tmp_path: Path, compression: str | None) -
     )
 
 
-def test_channel_mix_and_names(tmp_path: Path) -> None:
+def test_channel_mix_and_names(tmp_path: Path, write_ome_zarr) -> None:
     image = numbers("czyx")
     path = write_ome_zarr(tmp_path / "a.zarr", image, "czyx", "0.4")
     zarr.open_group(path).attrs["omero"] = {"channels": [{"label": n} for n in ("a", "b", "c")]}
@@ -256,7 +229,7 @@ def test_channel_mix_and_names(tmp_path: Path) -> None:
     assert np.array_equal(open_volume(path, channel="b").read(Box.of((5, 20, 24))), image[1])
 
 
-def test_levels_scale_translation_and_factors(tmp_path: Path) -> None:
+def test_levels_scale_translation_and_factors(tmp_path: Path, write_ome_zarr) -> None:
     image = numbers("zyx")
     path = tmp_path / "a.zarr"
     levels = [image, image[:, ::2, ::2], image[::2, ::4, ::4]]
@@ -288,7 +261,7 @@ def test_levels_scale_translation_and_factors(tmp_path: Path) -> None:
     assert second.info.factors == ((2, 2, 2),)
 
 
-def test_series_group_is_found(tmp_path: Path) -> None:
+def test_series_group_is_found(tmp_path: Path, write_ome_zarr) -> None:
     """bioformats2raw puts the image into a numbered group."""
     image = numbers("zyx")
     zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
@@ -298,7 +271,7 @@ def test_series_group_is_found(tmp_path: Path) -> None:
     check(volume, image, "zyx")
 
 
-def test_stated_voxel_size_wins_and_contradiction_is_said(tmp_path: Path) -> None:
+def test_stated_voxel_size_wins_and_contradiction_is_said(tmp_path: Path, write_ome_zarr) -> None:
     path = write_ome_zarr(tmp_path / "a.zarr", numbers("zyx"), "zyx")
     info = open_volume(path, voxel_size={"z": 1.0, "y": 0.5, "x": 0.5}).info
     assert info.voxel_size == (1.0, 0.5, 0.5)
@@ -310,7 +283,7 @@ def test_stated_voxel_size_wins_and_contradiction_is_said(tmp_path: Path) -> Non
     assert (info.voxel_size, info.unit, info.warnings) == ((2000, 500, 500), "nanometer", ())
 
 
-def test_scale_of_one_without_unit_is_no_voxel_size(tmp_path: Path) -> None:
+def test_scale_of_one_without_unit_is_no_voxel_size(tmp_path: Path, write_ome_zarr) -> None:
     axes = [{"name": a, "type": "space"} for a in "zyx"]
     datasets = [
         {"path": "s0", "coordinateTransformations": [{"type": "scale", "scale": [1.0, 1.0, 1.0]}]}
@@ -331,7 +304,7 @@ def test_volume_travels_as_arguments(tmp_path: Path) -> None:
     check(pickle.loads(sent), image, "zyx")
 
 
-def test_size_one_axes_may_be_stated_or_left_out(tmp_path: Path) -> None:
+def test_size_one_axes_may_be_stated_or_left_out(tmp_path: Path, write_ome_zarr) -> None:
     image = numbers("zyx")
     path = write_ome_zarr(tmp_path / "a.zarr", image[None, None], "tczyx")
     check(open_volume(path, axes="zyx"), image, "zyx")

@@ -138,7 +138,7 @@ def _run(
             ) from error
         batch = attempt.batch
         if isinstance(error, MemoryError):
-            batch = max(1, (batch or getattr(stage, "batch", 1)) // 2)
+            batch = max(1, (batch or stage.batch) // 2)
         print(f"{stage.name}: block {block.id} again after {reason}", file=sys.stderr, flush=True)
         return Attempt(attempt.number + 1, batch)
 
@@ -169,7 +169,7 @@ def _on_dask(client: Client, workers: int) -> Callable[[Stage[Any], Sequence[Blo
 
     def execute(stage: Stage[Any], blocks: Sequence[Block], retry: Retry) -> Done:
         waiting = iter(blocks)
-        running: dict[str, tuple[Block, Attempt]] = {}
+        running: dict[Any, tuple[Block, Attempt]] = {}
         active = as_completed()
 
         def submit(block: Block, attempt: Attempt) -> None:

@@ -89,7 +89,8 @@ class Stage(ABC, Generic[Result]):
     """Base of all stages; see the module's invariants."""
 
     name: ClassVar[str]
-    upstream: ClassVar[tuple[str, ...]]
+    upstream: tuple[str, ...]
+    batch: int = 1  # how much of a block is computed at once, where that can be chosen
 
     def __init__(self, job: Job) -> None:
         self.job = job

@@ -154,5 +154,3 @@ def config_docs(
             path.write_text(text, encoding="utf-8")
     if stale:
         raise VolsamError(f"{' and '.join(stale)} differ from the model; run volsam config-docs.")
-
-

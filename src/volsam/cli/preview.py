@@ -52,7 +52,7 @@ def write_preview(config: Config, sample: str, region: str | None, output: Path)
             continue
         block = Block((z, tile), box)
         (prediction,) = predict(block, [(z, tile)])
-        found = segment_ais(*prediction, parameters=parameters)
+        found = segment_ais(*prediction, parameters)
         piece = found[part.relative_to(plan.valid(tile)).slices]
         labels[part.relative_to(plane).slices] = np.where(piece, piece + labels.max(), 0)
     preview_figure(reader.raw(z, plane), labels, output)
@@ -88,5 +88,3 @@ def _crop(plan: RunPlan, region: str | None) -> Box:
         y1, x1 = min(y1, y0 + EDGE), min(x1, x0 + EDGE)
     middle = (z0 + z1) // 2
     return Box((middle, y0, x0), (middle + 1, y1, x1))
-
-

@@ -178,6 +178,12 @@ class FusedEncoder(nn.Module):
         self.patch_embed, self.pos_embed, self.neck = stock.patch_embed, stock.pos_embed, stock.neck
         self.blocks = nn.ModuleList(FusedBlock(block) for block in stock.blocks)
 
+    @property
+    def embedding_shape(self) -> tuple[int, int, int]:
+        """Shape (channels, height, width) of one embedding."""
+        side = self.img_size // self.patch_embed.proj.stride[0]
+        return self.neck[2].out_channels, side, side
+
     def reduce_precision(self, dtype: torch.dtype) -> None:
         """Hold the weights of matrix products and convolutions in `dtype`."""
         for module in self.modules():

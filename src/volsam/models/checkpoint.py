@@ -34,9 +34,9 @@ from torch import Tensor, nn
 from volsam.errors import VolsamError
 
 State = dict[str, Tensor]
-_PEFT = re.compile(
-    r"lora|qkv\.(qkv|qkv_proj|w_[ab])|qkv_proj|mlp_layer|w_[ab]_linear|FacT|fact|adapter"
-    r"|\.ssf|(scale|shift)_?(factor|qkv)|quant_state|absmax"
+_PEFT = re.compile(  # names that micro-sam's and the usual adapters add to a ViT's
+    r"lora|qkv_proj|mlp_layer|w_[ab]_linear|FacT|down_proj|up_proj|\.(scale|shift|alpha)$"
+    r"|quant_state|absmax"
 )
 
 
@@ -129,7 +129,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise VolsamError(f"Cannot read the model description {path}; install volsam again.") from None
+        raise VolsamError(
+            f"Cannot read the model description {path}; install volsam again."
+        ) from None
     return description
 
 
@@ -150,7 +152,9 @@ def _read(path: Path, allow_pickle: bool) -> Mapping[str, Any]:
                 pickle_module=_TOLERANT if allow_pickle else None,
             )
     except PermissionError:
-        raise VolsamError(f"You may not read the checkpoint {path}; change its permissions.") from None
+        raise VolsamError(
+            f"You may not read the checkpoint {path}; change its permissions."
+        ) from None
     except MemoryError:
         raise
     except Exception as error:  # torch raises whatever its reader meets
@@ -197,7 +201,9 @@ def _sort(content: Mapping[str, Any], path: Path) -> Checkpoint:
 
 
 def _is_decoder(state: Any) -> bool:
-    return isinstance(state, Mapping) and "out_conv.weight" in state and "base.block.1.weight" in state
+    return (
+        isinstance(state, Mapping) and "out_conv.weight" in state and "base.block.1.weight" in state
+    )
 
 
 def _tensors(state: Mapping[str, Any], path: Path) -> State:

@@ -81,7 +81,7 @@ def headline(
         beside = f"classical baseline {baseline['SA50']:.2f}" if "SA50" in baseline else ""
         numbers.append(Number(f"{metrics['SA50']:.2f}", "SA50 against the truth", beside))
     if metrics and metrics.get("mSA") is not None:
-        numbers.append(Number(f"{metrics['mSA']:.2f}", "mean segmentation accuracy", ""))
+        numbers.append(Number(f"{metrics['mSA']:.2f}", "mSA, mean over IoU", ""))
     if diameters.size:
         numbers.append(Number(f"{np.median(diameters):.3g} {unit}", "median diameter", ""))
     wall = sum(stage.wall or 0 for stage in run.stages)
@@ -203,7 +203,7 @@ def provenance(sample: str, plan: Mapping[str, Any], run: Run) -> list[tuple[str
         ("Format", ingest.get("format")),
         ("Fingerprint", stamp[1] if stamp else None),
         ("Shape", _axes(shape) if shape else None),
-        ("Voxel size", _axes([f"{edge:g}" for edge in size]) + f" {unit}" if plan else None),
+        ("Voxel size", _axes([f"{edge:g}" for edge in size], unit) if plan else None),
         ("Intensities", plan.get("dtype") or ingest.get("dtype")),
         ("Region", _region_text(plan)),
         ("Model", plan.get("model")),
@@ -230,8 +230,8 @@ def settings(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     return found
 
 
-def _axes(values: Sequence[Any]) -> str:
-    return " × ".join(str(v) for v in values) + " (z × y × x)"
+def _axes(values: Sequence[Any], unit: str = "voxels") -> str:
+    return " × ".join(str(v) for v in values) + f" {unit} (z × y × x)"
 
 
 def _region_text(plan: Mapping[str, Any]) -> str | None:

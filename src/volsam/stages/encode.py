@@ -89,7 +89,7 @@ class Encode(Stage[Embeddings]):
     """Stage `encode`."""
 
     name = "encode"
-    upstream = ("plan",)
+    upstream: tuple[str, ...] = ("plan",)
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)

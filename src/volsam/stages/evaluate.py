@@ -29,7 +29,7 @@ class Evaluate(Stage[Contingency]):
     """Stage `evaluate`."""
 
     name = "evaluate"
-    upstream = ("label",)
+    upstream: tuple[str, ...] = ("label",)
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
@@ -70,12 +70,11 @@ class Evaluate(Stage[Contingency]):
         return Contingency.of(labels, self.truth().read(box))
 
     def write(self, block: Block, result: Contingency) -> dict[str, Any]:
-        table = {"label": result.label, "truth": result.truth, "count": result.count}
         path = self.folder / f"{block.id.replace(':', '_')}.npz"
 
         def save(partial: Any) -> None:
             with partial.open("wb") as file:
-                np.savez(file, **table)
+                np.savez(file, label=result.label, truth=result.truth, count=result.count)
 
         replace(path, save)
         return {"pairs": len(result.count)}

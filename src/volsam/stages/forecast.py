@@ -54,7 +54,9 @@ class Forecast:
 
     def hours(self, workers: int = 1) -> float | None:
         """Hours of the tile stages with `workers` workers like this machine."""
-        return None if self.tile_seconds is None else self.tiles * self.tile_seconds / workers / 3600
+        return (
+            None if self.tile_seconds is None else self.tiles * self.tile_seconds / workers / 3600
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain types for the marker."""
@@ -104,7 +106,9 @@ class Forecast:
             )
 
 
-def forecast(plan: RunPlan, info: VolumeInfo, model: Model | None, *, timed: bool = True) -> Forecast:
+def forecast(
+    plan: RunPlan, info: VolumeInfo, model: Model | None, *, timed: bool = True
+) -> Forecast:
     """Forecast of a plan; times one tile of noise if there is a model."""
     blocks = plan.tile_blocks()
     tiles = sum(1 for block in blocks for _ in plan.tiles(block))

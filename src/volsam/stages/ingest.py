@@ -23,7 +23,7 @@ class Ingest(Stage[None]):
     """Stage `ingest`."""
 
     name = "ingest"
-    upstream = ()
+    upstream: tuple[str, ...] = ()
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)

@@ -35,11 +35,11 @@ def label_store(job: Job) -> Path:
     return job.paths.store
 
 
-class Label(Stage[Objects]):
+class Label(Stage[Objects | None]):
     """Stage `label`."""
 
     name = "label"
-    upstream = ("partition",)
+    upstream: tuple[str, ...] = ("partition",)
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
@@ -132,14 +132,14 @@ class Label(Stage[Objects]):
             for column in range(x0 // grid.tile, -(-x1 // grid.tile)):
                 tile = grid.index(row, column)
                 part = grid.inner(tile).intersect(Box((y0, x0), (y1, x1)))
-                view = part.relative_to(grid.outer(tile)).slices
+                rows, columns = part.relative_to(grid.outer(tile)).slices
                 place = part.relative_to(Box(box.start[1:], box.stop[1:])).slices
                 chunk = store.read(Box((z0, row, column), (z1, row + 1, column + 1)))[:, 0, 0]
                 for z in range(z0, z1):
-                    local = chunk[(z - z0, *view)]
+                    local = chunk[z - z0, rows, columns]
                     first, last = (int(offsets[z * len(grid) + tile + k]) for k in (0, 1))
                     table = np.concatenate([np.zeros(1, np.uint64), lookup[first:last]])
-                    objects[(z - box.start[0], *place)] = table[local]
+                    objects[z - box.start[0]][place] = table[local]
         return objects
 
     def write(self, block: Block, result: Objects | None) -> dict[str, Any]:

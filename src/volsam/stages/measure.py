@@ -29,7 +29,7 @@ class Measure(Stage[pa.Table]):
     """Stage `measure`."""
 
     name = "measure"
-    upstream = ("label",)
+    upstream: tuple[str, ...] = ("label",)
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)

@@ -28,7 +28,7 @@ class Overlap(Stage[Rows]):
     """Stage `overlap`."""
 
     name = "overlap"
-    upstream = ("segment",)
+    upstream: tuple[str, ...] = ("segment",)
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)

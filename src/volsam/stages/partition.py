@@ -26,7 +26,7 @@ class PartitionStage(Stage[Partition]):
     """Stage `partition`."""
 
     name = "partition"
-    upstream = ("overlap",)
+    upstream: tuple[str, ...] = ("overlap",)
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from volsam.blocks.stage import Block, Job, Stage
@@ -32,7 +31,7 @@ class Plan(Stage[None]):
     """Stage `plan`."""
 
     name = "plan"
-    upstream = ("ingest",)
+    upstream: tuple[str, ...] = ("ingest",)
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
@@ -56,7 +55,9 @@ class Plan(Stage[None]):
             "warnings": self._warnings,
         }
 
-    def resolve(self, image: dict[str, Any], *, sample_voxels: bool = True) -> tuple[RunPlan, Forecast]:
+    def resolve(
+        self, image: dict[str, Any], *, sample_voxels: bool = True
+    ) -> tuple[RunPlan, Forecast]:
         """The run plan and its forecast.
 
         Parameters
@@ -66,7 +67,7 @@ class Plan(Stage[None]):
         sample_voxels : bool
             Estimate the normalisation; without it the plan is good for a forecast only.
         """
-        config, sample, compute = self.config, self.sample, self.config.compute
+        config, compute = self.config, self.config.compute
         kind, _, path = config.model.partition(":")
         stored = kind == "predictions"
         volume, arguments = self._open(image)
@@ -79,7 +80,7 @@ class Plan(Stage[None]):
         scale = self._scale(model, voxel_size)
         tile, halo = self._tiles(model, scale)
         region = self._region(info.shape)
-        method = config.normalise.method
+        method: str = config.normalise.method
         if method == "auto":
             method = model.normalisation if model else "none"
         normalisation: dict[str, Any] = {}
@@ -139,7 +140,7 @@ class Plan(Stage[None]):
         return open_volume(**arguments), arguments
 
     def _open_predictions(self, path: str, image: Volume) -> tuple[Volume, dict[str, Any]]:
-        arguments = {
+        arguments: dict[str, Any] = {
             "path": path,
             "axes": "czyx",
             "channel": 0,
@@ -212,7 +213,7 @@ class Plan(Stage[None]):
         if sample.mask is None:
             return None
         axes = "zyx" if shape[0] > 1 else None
-        arguments = {"path": sample.mask, "key": sample.mask_key, "axes": axes}
+        arguments: dict[str, Any] = {"path": sample.mask, "key": sample.mask_key, "axes": axes}
         mask = open_volume(**arguments)
         if mask.info.shape != shape:
             raise VolsamError(
@@ -231,5 +232,3 @@ class Plan(Stage[None]):
             if "min_size" in tuned:
                 tuned["min_size"] = round(tuned["min_size"] / scale**2)
         return tuned
-
-

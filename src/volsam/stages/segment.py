@@ -36,7 +36,7 @@ class Segment(Stage[Labels]):
     """Stage `segment`."""
 
     name = "segment"
-    upstream = ("plan",)
+    upstream: tuple[str, ...] = ("plan",)
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)

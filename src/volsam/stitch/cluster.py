@@ -1,4 +1,4 @@
-"""Multicut of a graph of any size: decomposition into components, and hierarchy where they are large.
+"""Multicut of a graph of any size: decomposed into components, hierarchical in large ones.
 
 Algorithm
 ---------

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -93,8 +94,9 @@ class Edges:
     @classmethod
     def empty(cls, n_edges: int, n_fragments: int) -> Edges:
         """Uninitialised arrays of the smallest sufficient types."""
-        index = np.uint32 if n_fragments <= 2**32 else np.uint64
-        u, v = np.empty(n_edges, index), np.empty(n_edges, index)
+        index = np.dtype(np.uint32 if n_fragments <= 2**32 else np.uint64)
+        u: NDArray[Any] = np.empty(n_edges, index)
+        v: NDArray[Any] = np.empty(n_edges, index)
         return cls(u, v, np.empty(n_edges, np.uint8), np.empty(n_edges, np.float32))
 
     @classmethod
@@ -120,7 +122,7 @@ class Edges:
         for file in files:
             if missing := set(names) - set(file.schema_arrow.names):
                 raise VolsamError(
-                    f"An overlap table lacks the columns {sorted(missing)}; rerun the segment stage."
+                    f"An overlap table lacks columns {sorted(missing)}; rerun the segment stage."
                 )
             for batch in file.iter_batches(columns=list(names)):
                 stop = start + batch.num_rows
@@ -139,7 +141,7 @@ class Edges:
         order = np.lexsort((self.kind, self.v, self.u))
         return Edges(self.u[order], self.v[order], self.kind[order], self.similarity[order])
 
-    def _fill(self, rows: slice, columns: dict[str, NDArray[np.generic]]) -> None:
+    def _fill(self, rows: slice, columns: dict[str, NDArray[Any]]) -> None:
         self.u[rows], self.v[rows] = columns["u"], columns["v"]
         self.kind[rows] = columns["kind"]
         self.similarity[rows] = intersection_over_union(

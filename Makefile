@@ -1,0 +1,52 @@
+# Every target makes the environment it needs; PYTHON chooses the interpreter (3.11 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+SNAKEMAKE := $(BIN)/snakemake --workflow-profile profiles/local
+
+.PHONY: demo test test-slow lint format bench docs clean install viewer
+
+demo: install
+	@test -f demo/truth.tif || $(BIN)/volsam demo demo
+	@$(SNAKEMAKE)
+	@$(BIN)/volsam demo-summary --config config/config.yaml
+
+test: install
+	$(BIN)/python -m pytest -q
+
+test-slow: install
+	$(BIN)/python -m pytest -q -m slow
+
+lint: install
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check workflow
+	$(BIN)/snakemake --snakefile workflow/Snakefile --lint
+	$(BIN)/volsam config-docs --check
+
+format: install
+	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/snakefmt workflow
+
+bench: install
+	$(BIN)/python -m benchmarks.run
+
+docs: install
+	$(BIN)/volsam config-docs
+
+viewer: .venv/viewer
+
+clean:
+	rm -rf results demo
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+.venv/viewer: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[view]'
+	@touch $@
