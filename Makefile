@@ -8,7 +8,7 @@ SNAKEMAKE := $(BIN)/snakemake --workflow-profile profiles/local
 demo: install
 	@test -f demo/truth.tif || $(BIN)/volsam demo demo
 	@$(SNAKEMAKE)
-	@$(BIN)/volsam demo-summary --config config/config.yaml
+	@$(BIN)/volsam summary --config config/config.yaml
 
 test: install
 	$(BIN)/python -m pytest -q

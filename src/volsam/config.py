@@ -216,6 +216,13 @@ class Output(Section):
         return self
 
 
+class Evaluate(Section):
+    """Scores against a truth."""
+
+    baseline: bool = False
+    """Score Otsu's threshold and a distance watershed beside the result; small volumes only."""
+
+
 class Compute(Section):
     """How blocks are computed; fixed for a run so that its result is reproducible."""
 
@@ -259,6 +266,7 @@ class Config(Section):
     stitch: Stitch = Stitch()
     objects: Objects = Objects()
     output: Output = Output()
+    evaluate: Evaluate = Evaluate()
     compute: Compute = Compute()
 
     def of_sample(self, name: str) -> Config:
@@ -297,8 +305,8 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "partition": ("stitch", "objects"),
     "label": ("output", "stitch.max_gap"),
     "measure": (),
-    "evaluate": ("sample:truth", "sample:truth_key"),
-    "report": (),
+    "evaluate": ("sample:truth", "sample:truth_key", "evaluate"),
+    "report": ("sample:truth",),
 }  # fmt: skip
 
 

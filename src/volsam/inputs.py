@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from volsam.blocks.ledger import record_path
 from volsam.config import Config
 from volsam.paths import SamplePaths
 from volsam.volume.fingerprint import fingerprint
@@ -57,7 +58,7 @@ def fingerprints(config: Config, sample: str, stage: str) -> dict[str, str]:
 
 def _known(paths: SamplePaths, stage: str) -> dict[str, Stamp]:
     try:
-        marker = json.loads(paths.marker(stage).read_text(encoding="utf-8"))
+        marker = json.loads(record_path(paths, stage).read_text(encoding="utf-8"))
         return {role: (stat, value) for role, (stat, value) in marker["inputs"].items()}
     except (OSError, ValueError, KeyError, AttributeError):
         return {}

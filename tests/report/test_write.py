@@ -103,7 +103,7 @@ def test_full_report() -> None:
     for expected in (
         "my sample", "0.91", "classical baseline 0.44", "1 min 12 s", "volsam view --sample s",
         "neighbouring slices 2,000 1,500 (75.0 %) 4 (0.2 %)", "in.tif", "f00d", "abc123",
-        "2.0 × 0.5 × 0.5".replace("2.0", "2") + " µm", "tried a block again after OOM (3×)",
+        "2 × 0.5 × 0.5 µm (z × y × x)", "Stage plan tried a block again after OOM (1×)",
         "32 px with a halo of 8 px", "Otsu",
     ):  # fmt: skip
         assert expected in plain, expected

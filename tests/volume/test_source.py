@@ -183,8 +183,8 @@ def test_colour_samples_are_channels(tmp_path: Path) -> None:
         mixed = volume.read(Box.of(volume.info.shape))
         assert mixed.dtype == np.float32
         assert np.allclose(mixed[0], rgb[..., 0] * 0.5 + rgb[..., 2] * 0.25)
+    tifffile.imwrite(path, rgb, photometric="rgb")
     with pytest.raises(VolsamError, match="colour samples"):
-        tifffile.imwrite(path, rgb, photometric="rgb")
         open_volume(path, axes="zyx")
 
 

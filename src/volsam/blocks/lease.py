@@ -37,9 +37,10 @@ def holder(path: Path) -> dict[str, Any] | None:
     try:
         entry: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         age = time.time() - path.stat().st_mtime
-    except (OSError, ValueError):
+        host = entry["host"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    if entry["host"] == socket.gethostname():
+    if host == socket.gethostname():
         return entry if _alive(entry) else None
     return entry if age < EXPIRY else None
 
@@ -127,7 +128,7 @@ def _acquire(path: Path, purpose: str, token: str) -> bool:
 def _token(path: Path) -> str | None:
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["token"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -16,6 +16,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from volsam.paths import SamplePaths
+
+
+def record_path(paths: SamplePaths, stage: str) -> Path:
+    """The stages' own copy of a marker, beside the ledger.
+
+    Snakemake removes a marker before it runs its job again, while another run on the same results
+    may still have to read it.
+    """
+    return paths.ledger(stage).with_suffix(".json")
+
 
 def read(path: Path) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]]]:
     """Header and records by block id; (None, {}) if there is no readable ledger."""
@@ -73,14 +84,18 @@ class Ledger:
             self._file.truncate(self._good)
             self._file.seek(self._good)
         else:
+            # Empty until `begin`: a kill while output is reset must not look like progress.
             self._file = self.path.open("wb")
-            self._line({"digest": self._digest})
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def begin(self) -> None:
+        """Write the header of a new ledger, once the stage's output is ready for its blocks."""
+        self._line({"digest": self._digest})
 
     def append(self, record: dict[str, Any]) -> None:
         """Add the line of a finished block."""

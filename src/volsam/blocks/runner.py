@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from volsam.blocks.cluster import open_cluster
 from volsam.blocks.lease import lease
-from volsam.blocks.ledger import Ledger
+from volsam.blocks.ledger import Ledger, record_path
 from volsam.blocks.stage import Attempt, Block, Stage
 from volsam.errors import VolsamError
 from volsam.paths import write_json
@@ -75,6 +75,7 @@ def run_stage(
                 stage.sweep()
             else:
                 stage.reset()
+                ledger.begin()
             blocks = stage.blocks()
             pending = [block for block in blocks if block.id not in ledger.records]
             done = len(blocks) - len(pending)
@@ -93,6 +94,7 @@ def run_stage(
             "seconds": round(time.monotonic() - started, 3),
         }
         marker = stage.marker(outputs, digest, totals)
+        write_json(record_path(stage.paths, stage.name), marker)
         write_json(stage.paths.marker(stage.name), marker)
     return marker
 
@@ -170,7 +172,7 @@ def _on_dask(client: Client, workers: int) -> Callable[[Stage[Any], Sequence[Blo
     def execute(stage: Stage[Any], blocks: Sequence[Block], retry: Retry) -> Done:
         waiting = iter(blocks)
         running: dict[Any, tuple[Block, Attempt]] = {}
-        active = as_completed()
+        active = as_completed(loop=client.loop)
 
         def submit(block: Block, attempt: Attempt) -> None:
             future = client.submit(run_block, stage, block, attempt, pure=False)

@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
 
 from volsam import __version__
+from volsam.blocks.ledger import record_path
 from volsam.config import Config, stage_settings
 from volsam.errors import VolsamError
 from volsam.geometry import Box
@@ -74,7 +75,7 @@ class Job:
 
     def marker(self, stage: str) -> dict[str, Any]:
         """Marker of an upstream stage."""
-        path = self.paths.marker(stage)
+        path = record_path(self.paths, stage)
         try:
             marker: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):

@@ -112,9 +112,16 @@ def clean(
 
 
 @app.command()
+def summary(config: ConfigOption) -> None:
+    """Print where the results are, their scores and how to look at them."""
+    from volsam.cli.summary import print_summary
+
+    print_summary(load(config))
+
+
+@app.command()
 def view(
-    config: ConfigOption,
-    sample: Annotated[str | None, typer.Option(help="Sample; the first by default.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Results of a sample, e.g. results/demo.")],
     screenshot: Annotated[
         Path | None, typer.Option(help="Write a picture of the window and close it.")
     ] = None,
@@ -122,8 +129,7 @@ def view(
     """Open image and labels in napari."""
     from volsam.cli.view import open_viewer
 
-    settings = load(config)
-    open_viewer(settings, _samples(settings, sample)[0], screenshot)
+    open_viewer(folder, screenshot)
 
 
 @app.command()

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from volsam.blocks.lease import lease
+from volsam.blocks.ledger import record_path
 from volsam.config import Config
 from volsam.paths import SamplePaths
 
@@ -29,10 +30,13 @@ def clean_sample(config: Config, sample: str) -> int:
     if not paths.work.is_dir():
         return 0
     with lease(paths.work / "lease.json", f"clean of sample {sample}", wait=0):
-        doomed = [paths.embeddings, paths.fragments, paths.fragment_table]
-        doomed += [paths.offsets, paths.lookup, paths.work / "tables"]
-        doomed += [paths.marker(stage) for stage in INTERMEDIATE]
+        # First what says that a stage is done: a kill on the way must not leave a false claim.
+        doomed = [paths.marker(stage) for stage in INTERMEDIATE]
+        doomed += [record_path(paths, stage) for stage in INTERMEDIATE]
         doomed += [paths.ledger(stage) for stage in INTERMEDIATE]
+        doomed += [paths.tables(stage) for stage in INTERMEDIATE]
+        doomed += [paths.embeddings, paths.fragments, paths.fragment_table]
+        doomed += [paths.offsets, paths.lookup]
         freed = sum(_bytes(path) for path in doomed)
         for path in doomed:
             if path.is_dir():

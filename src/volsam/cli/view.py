@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from volsam.blocks.stage import Job
-from volsam.config import Config
 from volsam.errors import VolsamError
-from volsam.stages.label import NAME, label_store
-from volsam.stages.runplan import RunPlan
-from volsam.volume.labels import label_path
 
 
-def layers(config: Config, sample: str) -> list[tuple[Any, dict[str, Any], str]]:
-    """Layers as napari's OME-Zarr reader makes them: the image, then the labels over it."""
-    job = Job(config, sample)
-    job.marker("label")
+def layers(folder: Path) -> list[tuple[Any, dict[str, Any], str]]:
+    """Layers as napari's OME-Zarr reader makes them: the image, then the labels over it.
+
+    Parameters
+    ----------
+    folder : Path
+        ``<results>/<sample>``.
+    """
+    try:
+        outputs = {
+            stage: json.loads((folder / ".volsam" / f"{stage}.json").read_text())["outputs"]
+            for stage in ("ingest", "label")
+        }
+    except (OSError, ValueError, KeyError):
+        raise VolsamError(
+            f"{folder} holds no finished labels; give the folder <results>/<sample> of a finished run."
+        ) from None
     try:
         from napari_ome_zarr import napari_get_reader
     except ImportError:
@@ -25,8 +34,8 @@ def layers(config: Config, sample: str) -> list[tuple[Any, dict[str, Any], str]]
         ) from None
     found = []
     for kind, path in (
-        ("image", Path(RunPlan.of(job).image["path"])),
-        ("labels", label_path(label_store(job), NAME)),
+        ("image", Path(outputs["ingest"]["image"]["path"])),
+        ("labels", Path(outputs["label"]["store"]) / outputs["label"]["labels"]),
     ):
         reader = napari_get_reader(str(path))
         for data, options, shown_as in reader(str(path)) if reader else []:
@@ -35,12 +44,12 @@ def layers(config: Config, sample: str) -> list[tuple[Any, dict[str, Any], str]]
     return found
 
 
-def open_viewer(config: Config, sample: str, screenshot: Path | None) -> None:
+def open_viewer(folder: Path, screenshot: Path | None) -> None:
     """Show the layers; with `screenshot`, save the canvas at the middle slice and close."""
-    shown = layers(config, sample)
+    shown = layers(folder)
     import napari
 
-    viewer = napari.Viewer(title=f"volsam {sample}")
+    viewer = napari.Viewer(title=f"volsam {folder.name}")
     for data, options, kind in shown:
         getattr(viewer, f"add_{kind}")(data, **options)
     if screenshot is not None:

@@ -74,28 +74,13 @@ def otsu_watershed(
     -----
     Otsu, IEEE Trans. SMC 9, 62 (1979); Beucher and Lantuéjoul (1979) for the watershed.
     """
-    sampling = np.ones(image.ndim) if voxel_size is None else np.asarray(voxel_size, np.float64)
-    sampling = sampling / sampling.min()
-    smooth = ndi.gaussian_filter(image.astype(np.float32), parameters.smoothing / sampling)
-    if smooth.min() == smooth.max():
-        return np.zeros(image.shape, np.int32)
-    mask = smooth > threshold_otsu(smooth)
-    if parameters.local_window:
-        planes = smooth.reshape(-1, *smooth.shape[-2:])
-        window = parameters.local_window | 1
-        local = [threshold_local(plane, window, method="mean") for plane in planes]
-        mask &= smooth > np.stack(local).reshape(smooth.shape)
-    distance = ndi.distance_transform_edt(mask, sampling=tuple(sampling))
-    distance = ndi.gaussian_filter(distance, parameters.distance_smoothing / sampling)
-    markers = _markers(distance, mask, sampling, parameters.min_distance)
-    labels = watershed(-distance, markers, mask=mask)
-    kept = remove_small_objects(labels, max_size=max(0, parameters.min_size - 1))
-    return np.asarray(kept, dtype=np.int32)
+    prepared = _prepare(image, _sampling(image.ndim, voxel_size), parameters)
+    return _separate(prepared, parameters)
 
 
 def candidates(ndim: int) -> Iterator[WatershedParameters]:
     """Settings that `tuned_watershed` tries."""
-    for distance, smoothing, window in product((4.0, 7.0, 10.0, 14.0), (1.0, 2.0), (0, 51)):
+    for smoothing, window, distance in product((1.0, 2.0), (0, 51), (4.0, 7.0, 10.0, 14.0)):
         yield WatershedParameters(
             smoothing=smoothing,
             min_distance=distance,
@@ -121,14 +106,59 @@ def tuned_watershed(
     scores : dict
         As `volsam.evaluate.metrics.score`.
     """
+    sampling = _sampling(image.ndim, voxel_size)
+    prepared: dict[tuple[float, float, int], _Prepared] = {}
     best: tuple[NDArray[np.int32], WatershedParameters, dict[str, Any]] | None = None
     for parameters in grid or tuple(candidates(image.ndim)):
-        labels = otsu_watershed(image, voxel_size, parameters)
+        p = parameters
+        key = (p.smoothing, p.distance_smoothing, p.local_window)
+        if key not in prepared:
+            prepared = {key: _prepare(image, sampling, p)}  # one at a time: they are large
+        labels = _separate(prepared[key], p)
         result = score(Contingency.of(labels, truth))
         if best is None or (result["SA50"], result["mSA"]) > (best[2]["SA50"], best[2]["mSA"]):
             best = labels, parameters, result
     assert best is not None
     return best
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """Foreground and smoothed distance: what does not depend on `min_distance`."""
+
+    mask: NDArray[np.bool_]
+    distance: NDArray[np.float64]
+    sampling: NDArray[np.float64]
+
+
+def _sampling(ndim: int, voxel_size: Sequence[float] | None) -> NDArray[np.float64]:
+    sampling = np.ones(ndim) if voxel_size is None else np.asarray(voxel_size, np.float64)
+    return np.asarray(sampling / sampling.min())
+
+
+def _prepare(
+    image: NDArray[Any], sampling: NDArray[np.float64], parameters: WatershedParameters
+) -> _Prepared:
+    smooth = ndi.gaussian_filter(image.astype(np.float32), parameters.smoothing / sampling)
+    if smooth.min() == smooth.max():
+        return _Prepared(np.zeros(image.shape, np.bool_), np.zeros(image.shape), sampling)
+    mask = smooth > threshold_otsu(smooth)
+    if parameters.local_window:
+        planes = smooth.reshape(-1, *smooth.shape[-2:])
+        window = parameters.local_window | 1
+        local = [threshold_local(plane, window, method="mean") for plane in planes]
+        mask &= smooth > np.stack(local).reshape(smooth.shape)
+    distance = ndi.distance_transform_edt(mask, sampling=tuple(sampling))
+    distance = ndi.gaussian_filter(distance, parameters.distance_smoothing / sampling)
+    return _Prepared(mask, distance, sampling)
+
+
+def _separate(prepared: _Prepared, parameters: WatershedParameters) -> NDArray[np.int32]:
+    mask, distance = prepared.mask, prepared.distance
+    markers = _markers(distance, mask, prepared.sampling, parameters.min_distance)
+    labels = watershed(-distance, markers, mask=mask)
+    kept = remove_small_objects(labels, max_size=max(0, parameters.min_size - 1))
+    return np.asarray(kept, dtype=np.int32)
 
 
 def _markers(

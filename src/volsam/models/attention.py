@@ -2,9 +2,9 @@
 
 Differences to segment_anything's modules, none of which changes a result beyond rounding:
 
-- The attention matrix with its decomposed relative-position bias is never whole in memory on a CPU;
-  on a GPU the fused kernel of torch takes the bias as its mask.
-- Windows are cut after the projection to queries, keys and values, so that padding is not projected.
+- The attention matrix with its decomposed relative-position bias is never whole in memory on a
+  CPU; on a GPU the fused kernel of torch takes the bias as its mask.
+- Windows are cut after the projection to queries, keys and values: padding is not projected.
 - Only matrix products and convolutions run in reduced precision: the residual stream, norms and
   the softmax on a CPU stay float32.
 - Images are independent of each other; on a CPU the caller passes one at a time.
@@ -65,7 +65,7 @@ class FusedAttention(nn.Module):
         return projected
 
     def _bias(self, query: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
-        """Bias by row and by column of the key, (batch, heads, h, w, h) and (batch, heads, h, w, w)."""
+        """Bias for the row and for the column of a key; shapes as in `attend`."""
         if not self.use_rel_pos:
             return None, None
         height, width = query.shape[2:4]

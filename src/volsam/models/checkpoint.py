@@ -27,7 +27,6 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -160,9 +159,9 @@ def _read(path: Path, allow_pickle: bool) -> Mapping[str, Any]:
     except Exception as error:  # torch raises whatever its reader meets
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise VolsamError(
-                f"{path} holds Python objects besides weights, which can run any code; if you trust "
-                "its author, load it once with volsam.models.load_model(…, allow_pickle=True), or "
-                "export it from micro-sam without the training state."
+                f"{path} holds Python objects besides weights, which can run any code; export the "
+                "weights from micro-sam (export_custom_sam_model), or, if you trust its author, "
+                "load it with volsam.models.load_model(…, allow_pickle=True)."
             ) from None
         raise VolsamError(
             f"{path} is no checkpoint or is damaged ({_first_line(error)}); get the file again."

@@ -15,12 +15,14 @@ What is done differently from `unetr.UNETR`, all of it algebra that leaves the f
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from volsam.models.unetr import UNETR, BilinearUpsampler, ConvBlock, DeconvBlock
+from volsam.models.unetr import UNETR, BilinearUpsampler
 
 _CHUNK = 2**20  # values that are reduced at a time: 4 MiB, which a cache holds
 
@@ -32,10 +34,9 @@ class FusedDecoder(nn.Module):
         super().__init__()
         self.unetr = unetr.eval()
         for level in range(1, unetr.levels + 1):
-            block = unetr.get_submodule(f"deconv{level}").get_submodule("block")
-            assert isinstance(block, nn.Sequential)
-            block[1] = fuse_conv_bn_eval(block[1].block, block[2])
-            block[2] = nn.Identity()
+            layers: Any = unetr.get_submodule(f"deconv{level}").block
+            layers[1] = fuse_conv_bn_eval(layers[1].block, layers[2])
+            layers[2] = nn.Identity()
 
     def reduce_precision(self, dtype: torch.dtype) -> None:
         """Hold the weights of convolutions in `dtype`."""
@@ -68,23 +69,22 @@ class FusedDecoder(nn.Module):
         return torch.sigmoid(unetr.out_conv(x).float()).contiguous()
 
 
-def _upsample(x: Tensor, sampler: nn.Module) -> Tensor:
+def _upsample(x: Tensor, sampler: Any) -> Tensor:
     if isinstance(sampler, BilinearUpsampler):
-        return F.interpolate(sampler.conv(x), scale_factor=2, mode="bilinear")
-    upsampled: Tensor = sampler(x)
-    return upsampled
+        x = F.interpolate(sampler.conv(x), scale_factor=2, mode="bilinear")
+    else:
+        x = sampler(x)
+    return x
 
 
-def _deconvolve(x: Tensor, block: nn.Module) -> Tensor:
-    assert isinstance(block, DeconvBlock)
+def _deconvolve(x: Tensor, block: Any) -> Tensor:
     sampler, convolution, _, _ = block.block
     x = convolution(_upsample(x, sampler))
     return x.relu_()
 
 
-def _level(parts: list[Tensor], block: nn.Module) -> Tensor:
+def _level(parts: list[Tensor], block: Any) -> Tensor:
     """Two rounds of norm, convolution and ReLU on maps that count as one; empties `parts`."""
-    assert isinstance(block, ConvBlock)
     norm1, conv1, _, norm2, conv2, _ = block.block
     out: Tensor | None = None
     start = 0
@@ -105,20 +105,16 @@ def _level(parts: list[Tensor], block: nn.Module) -> Tensor:
     return F.conv2d(x, conv2.weight * scale, conv2.bias, padding=1).relu_()
 
 
-def _centre(x: Tensor, norm: nn.Module, channels: slice) -> Tensor:
-    """Normalise (1, c, h, w) in place up to a factor per channel, which is returned as (c, 1, 1)."""
-    if isinstance(norm, nn.BatchNorm2d):
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
+def _centre(x: Tensor, norm: Any, channels: slice) -> Tensor:
+    """Normalise (1, c, h, w) in place, up to a factor per channel that is returned: (c, 1, 1)."""
+    if norm.track_running_stats:  # batch norm
         scale = norm.weight[channels] * (norm.running_var[channels] + norm.eps).rsqrt()
         shift = norm.bias[channels] - norm.running_mean[channels] * scale
         x.mul_(scale[:, None, None].to(x.dtype)).add_(shift[:, None, None].to(x.dtype))
         return torch.ones_like(scale[:, None, None], dtype=x.dtype)
-    assert isinstance(norm, nn.InstanceNorm2d)
-    assert not norm.affine
     count = x.shape[2] * x.shape[3]
     rows = x.split(max(1, _CHUNK // (x.shape[1] * x.shape[3])), dim=2)
-    mean = sum(_total(part) for part in rows) / count
+    mean = torch.stack([_total(part) for part in rows]).sum(0) / count
     square = torch.zeros_like(mean)
     for part in rows:
         part.sub_(mean[:, None, None].to(x.dtype))

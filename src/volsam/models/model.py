@@ -26,7 +26,7 @@ from volsam.models.decoder import FusedDecoder
 from volsam.models.linear import replace_linears
 from volsam.models.memory import keep_freed_memory
 from volsam.models.registry import MODELS, fetch, file_hash
-from volsam.models.sam import VitArchitecture, build_sam, normalise, recognise
+from volsam.models.sam import build_sam, normalise, recognise
 from volsam.models.tiny_vit import TinyViT
 from volsam.models.unetr import UNETR, is_transposed
 
@@ -179,7 +179,7 @@ class Model:
     def __init__(
         self,
         source: Source,
-        encoder: nn.Module,
+        encoder: FusedEncoder | TinyViT,
         decoder: UNETR | None,
         sam: nn.Module | None,
         device: torch.device,
@@ -191,12 +191,14 @@ class Model:
         self.ais = dict(source.ais)
         hashes = [file_hash(path) for path in source.files]
         self.encoder_hash = hashes[0]
-        self.hash = hashes[0] if len(hashes) == 1 else xxhash.xxh128("".join(hashes)).hexdigest()
+        self.hash = (
+            hashes[0] if len(hashes) == 1 else xxhash.xxh128("".join(hashes).encode()).hexdigest()
+        )
         self.image_size: int = encoder.img_size
         self.embedding_shape: tuple[int, int, int] = encoder.embedding_shape
         self.precision = next(name for name, value in _DTYPES.items() if value == dtype)
         self.device, self._dtype, self.sam = device, dtype, sam
-        self._encoder = _place_encoder(encoder.eval(), device, dtype)
+        self._encoder: Any = _place_encoder(encoder.eval(), device, dtype)
         self._decoder = None if decoder is None else _place_decoder(decoder, device, dtype)
         if compile:
             self._encoder = torch.compile(self._encoder)
@@ -289,26 +291,26 @@ def _place(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
     return place, _DTYPES[precision]
 
 
-def _encoder(source: Source, checkpoint: Checkpoint) -> tuple[Any, nn.Module | None]:
+def _encoder(
+    source: Source, checkpoint: Checkpoint
+) -> tuple[FusedEncoder | TinyViT, nn.Module | None]:
     """The encoder with its weights, and the rest of the SAM if the checkpoint has one."""
     path, state = source.files[0], checkpoint.sam
+    encoder: Any
     if source.encoder is None:
         architecture = recognise(state)
         what, encoder = architecture.name, architecture.encoder()
     else:
-        architecture, what, encoder = None, source.name, TinyViT(**source.encoder)
-    if any(not key.startswith("image_encoder.") for key in state):
-        sam: nn.Module | None = build_sam(encoder, encoder.img_size)
-        fit(sam, state, what, path)
-    else:
-        sam = None
+        what, encoder = source.name, TinyViT(**source.encoder)
+    sam = None
+    if all(key.startswith("image_encoder.") for key in state):
         bare = {key.removeprefix("image_encoder."): value for key, value in state.items()}
         fit(encoder, bare, f"{what} image encoder", path)
-    if isinstance(architecture, VitArchitecture):
-        encoder = FusedEncoder(encoder)
-    if sam is not None:
+    else:
+        sam = build_sam(encoder, encoder.img_size)
+        fit(sam, state, what, path)
         sam.image_encoder = nn.Identity()
-    return encoder, sam
+    return encoder if isinstance(encoder, TinyViT) else FusedEncoder(encoder), sam
 
 
 def _decoder(source: Source, checkpoint: Checkpoint, channels: int) -> UNETR | None:
@@ -321,14 +323,16 @@ def _decoder(source: Source, checkpoint: Checkpoint, channels: int) -> UNETR | N
     return decoder
 
 
-def _place_encoder(encoder: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def _place_encoder(
+    encoder: FusedEncoder | TinyViT, device: torch.device, dtype: torch.dtype
+) -> nn.Module:
+    replace_linears(encoder)
     if isinstance(encoder, FusedEncoder):
         encoder.reduce_precision(dtype)
+        placed: nn.Module = encoder
     else:
-        encoder = Cast(encoder.to(dtype, memory_format=torch.channels_last))
-    if device.type == "cpu":
-        replace_linears(encoder)
-    return encoder.to(device).requires_grad_(False)
+        placed = Cast(encoder.to(dtype))
+    return placed.to(device).requires_grad_(False)
 
 
 def _place_decoder(decoder: UNETR, device: torch.device, dtype: torch.dtype) -> nn.Module:

@@ -223,8 +223,9 @@ def fetch(name: str, entry: Entry) -> tuple[Path, Path | None]:
     """Paths of a model's encoder and decoder, downloaded if they are not in the cache."""
     folder = cache_folder() / "models"
     encoder = _fetch(entry.encoder, folder / f"{name}.pt")
-    decoder = entry.decoder and _fetch(entry.decoder, folder / f"{name}_decoder.pt")
-    return encoder, decoder
+    if entry.decoder is None:
+        return encoder, None
+    return encoder, _fetch(entry.decoder, folder / f"{name}_decoder.pt")
 
 
 def _fetch(remote: Remote, path: Path) -> Path:
@@ -238,8 +239,8 @@ def _fetch(remote: Remote, path: Path) -> Path:
         digest = _download(remote.url, part)
         if digest != remote.xxh128:
             raise VolsamError(
-                f"What {remote.url} sent has hash {digest} and not {remote.xxh128}, so it was removed; "
-                f"try again, or put the right file at {path}."
+                f"What {remote.url} sent has hash {digest} and not {remote.xxh128}, so it was "
+                f"removed; try again, or put the right file at {path}."
             )
         part.replace(path)
     except urllib.error.URLError as error:
@@ -249,7 +250,8 @@ def _fetch(remote: Remote, path: Path) -> Path:
         ) from None
     except (OSError, ValueError) as error:
         raise VolsamError(
-            f"Cannot store {remote.url} at {path} ({error}); set VOLSAM_CACHE to a folder with room."
+            f"Cannot store {remote.url} at {path} ({error}); set VOLSAM_CACHE to a folder that has "
+            "room."
         ) from None
     finally:
         part.unlink(missing_ok=True)

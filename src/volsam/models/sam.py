@@ -114,7 +114,7 @@ def recognise(state: Mapping[str, Tensor]) -> Architecture:
 
 
 def build_sam(encoder: nn.Module, image_size: int) -> nn.Module:
-    """A whole SAM around an image encoder: with prompt encoder and mask decoder of random weights."""
+    """A SAM around an image encoder; prompt encoder and mask decoder get random weights."""
     parts = modeling()
     side = image_size // STRIDE
     sam: nn.Module = parts.Sam(
@@ -159,8 +159,8 @@ def normalise(images: Tensor, image_size: int) -> Tensor:
 def modeling() -> ModuleType:
     """``segment_anything.modeling``, also where its package cannot be imported.
 
-    The package's ``__init__`` needs torchvision, whose binary needs the CUDA libraries of its build.
-    Where that fails, an empty package of the same name and path stands in while the modules are
+    The package's ``__init__`` needs torchvision, whose binary needs the CUDA libraries it was built
+    with. Where that fails, an empty package of the same name and path stands in while the modules are
     imported, and is gone afterwards.
     """
     try:

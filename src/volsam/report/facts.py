@@ -189,12 +189,13 @@ def remarks(run: Run, count: int | None) -> list[str]:
     return found
 
 
-def provenance(sample: str, plan: Mapping[str, Any], run: Run) -> list[tuple[str, str]]:
+def provenance(plan: Mapping[str, Any], run: Run) -> list[tuple[str, str]]:
     """What ran on what, as pairs of a name and a text; missing facts are left out."""
     ingest = run.outputs("ingest")
-    image = run.markers.get("ingest", {}).get("settings", {}).get("sample.image")
+    marker = run.markers.get("ingest", {})
+    image = (marker.get("settings") or {}).get("sample.image")
     stored = (ingest.get("image") or {}).get("path")
-    stamp = (run.markers.get("ingest", {}).get("inputs") or {}).get("image")
+    stamp = (marker.get("inputs") or {}).get("image")
     size, unit = voxel_size(run)
     shape = plan.get("shape") or ingest.get("shape")
     entries: list[tuple[str, Any]] = [

@@ -126,7 +126,7 @@ def render(inputs: ReportInputs) -> str:
         seam_charts=_seam_charts(facts.statistics(run)),
         stages=run.stages,
         longest=max((s.wall or 0 for s in run.stages), default=0),
-        provenance=facts.provenance(inputs.sample, plan, run),
+        provenance=facts.provenance(plan, run),
         settings=facts.settings(run),
     )
 

@@ -1,8 +1,8 @@
 """From tiles to predicted maps: scale to the network's pixels, encode, decode, scale back.
 
-Pure functions of the model and the tiles. Encoding and decoding are separate, so that embeddings can
-be stored between them. Tiles arrive normalised to 0..1 by the one decision for their volume or slice;
-nothing is normalised per tile here, except by `predict_clipped`, which does as micro-sam does.
+Pure functions of the model and the tiles. Encoding and decoding are separate, so that embeddings
+can be stored between them. Tiles arrive normalised to 0..1 by the one decision for their volume or
+slice; nothing is normalised per tile here, except by `predict_clipped`, which does as micro-sam.
 
 Running out of memory is a `MemoryError`: call again with fewer tiles.
 """
@@ -94,8 +94,8 @@ def decode_tiles(model: Model, embeddings: Tensor, *, scale: float = 1.0, size: 
 def predict_clipped(model: Model, image: npt.NDArray[np.generic]) -> Floats:
     """Predict the maps of one tile exactly as micro-sam does.
 
-    The tile is stretched to its own minimum and maximum, truncated to 8 bits, and its longer side is
-    resized to the whole input of the network. The same tile at another place of the plane has
+    The tile is stretched to its own minimum and maximum, truncated to 8 bits, and its longer side
+    is resized to the whole input of the network. The same tile at another place of the plane has
     another contrast, and a smaller tile another scale.
 
     Parameters
@@ -140,7 +140,7 @@ def _network_side(model: Model, size: int, scale: float) -> int:
     side = max(1, round(size * scale))
     if side > model.image_size:
         raise VolsamError(
-            f"A tile of {size} pixels is {side} pixels for the network at scale {scale:g}, more than "
-            f"the {model.image_size} that model {model.name} sees; make tiles.size smaller."
+            f"A tile of {size} pixels is {side} pixels for the network at scale {scale:g}, more "
+            f"than the {model.image_size} that model {model.name} sees; make tiles.size smaller."
         )
     return side

@@ -45,7 +45,7 @@ class TileReader:
 
     def prefetch(self, cover: Box) -> None:
         """Read the image of a block once; later reads inside it come from memory."""
-        if self.plan.model.startswith("predictions:"):
+        if self.plan.stored_predictions:
             return
         box = cover.intersect(Box.of(self.plan.shape))
         array = self.volume.read(box)

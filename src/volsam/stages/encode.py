@@ -95,7 +95,7 @@ class Encode(Stage[Embeddings]):
         super().__init__(job)
         self.plan = RunPlan.of(job)
         self.batch = self.plan.batch
-        if self.plan.model.startswith("predictions:"):
+        if self.plan.stored_predictions:
             raise VolsamError("Stored predictions have no embeddings; set store_embeddings: false.")
         if self.plan.compat == "micro-sam":
             raise VolsamError(

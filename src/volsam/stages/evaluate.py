@@ -23,6 +23,7 @@ from volsam.volume.labels import open_level
 from volsam.volume.source import Volume, open_volume
 
 BLOCK = (16, 1024, 1024)
+LARGEST_BASELINE = 2**26
 
 
 class Evaluate(Stage[Contingency]):
@@ -79,11 +80,28 @@ class Evaluate(Stage[Contingency]):
         replace(path, save)
         return {"pairs": len(result.count)}
 
+    def _baseline(self) -> dict[str, Any]:
+        """Scores of the classical method, which holds the whole region at once."""
+        from volsam.evaluate.baselines import tuned_watershed
+
+        region = self.plan.region_box
+        if region.size > LARGEST_BASELINE:
+            raise VolsamError(
+                f"The classical baseline holds the volume in memory and {self.job.sample} has "
+                f"{region.size} voxels; set evaluate.baseline: false or choose a region."
+            )
+        image = open_volume(**self.plan.image).read(region)
+        truth = self.truth().read(region)
+        _, _, scores = tuned_watershed(image, truth, self.plan.voxel_size)
+        return {"name": "Otsu and distance watershed, best of its settings", **scores}
+
     def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
         tables = []
         for record in records:
             with np.load(self.folder / f"{record['block'].replace(':', '_')}.npz") as table:
                 tables.append(Contingency(table["label"], table["truth"], table["count"]))
-        scores = score(Contingency.sum(tables))
-        write_json(self.paths.metrics, {"truth": self.sample.truth, **scores})
+        scores = {"truth": self.sample.truth, **score(Contingency.sum(tables))}
+        if self.config.evaluate.baseline:
+            scores["baseline"] = self._baseline()
+        write_json(self.paths.metrics, scores)
         return {"metrics": self.paths.metrics.name, "SA50": scores["SA50"], "mSA": scores["mSA"]}

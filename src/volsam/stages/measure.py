@@ -40,7 +40,8 @@ class Measure(Stage[pa.Table]):
     @cached_property
     def volume(self) -> Volume:
         """The image whose intensities are averaged."""
-        return open_volume(**self.plan.image)
+        image = self.job.marker("ingest")["outputs"]["image"] | {"channel": 0}
+        return open_volume(**(image if self.plan.stored_predictions else self.plan.image))
 
     def blocks(self) -> list[Block]:
         labels = open_level(self.store, NAME, 0, "r")
@@ -60,8 +61,7 @@ class Measure(Stage[pa.Table]):
 
     def compute(self, block: Block, attempt: Attempt) -> pa.Table:
         labels = np.asarray(open_level(self.store, NAME, 0, "r")[block.box.slices])
-        predictions = self.plan.model.startswith("predictions:")
-        channels = None if predictions else self.volume.read_channels(block.box)
+        channels = self.volume.read_channels(block.box)
         return measure_block(labels, channels, block.box.start)
 
     def write(self, block: Block, result: pa.Table) -> dict[str, Any]:

@@ -115,6 +115,11 @@ class RunPlan:
         return asdict(self)
 
     @property
+    def stored_predictions(self) -> bool:
+        """Whether predictions are read from a file instead of computed by a network."""
+        return self.model.startswith("predictions:")
+
+    @property
     def grid(self) -> TileGrid:
         """Tiles of a slice."""
         return TileGrid(self.shape[1:], self.tile, self.halo)

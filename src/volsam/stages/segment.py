@@ -103,7 +103,7 @@ def predictor(
     plan: RunPlan, reader: TileReader, embeddings: os.PathLike[str] | None = None
 ) -> Callable[[Block, list[Tile]], Iterator[npt.NDArray[np.float32]]]:
     """Function that yields, for each tile, predictions float32 (3, h, w) on its part in the plane."""
-    if plan.model.startswith("predictions:"):
+    if plan.stored_predictions:
         return lambda block, tiles: (reader.predictions(z, tile) for z, tile in tiles)
 
     from volsam.segment.predict import decode_tiles, embed_tiles, predict_clipped

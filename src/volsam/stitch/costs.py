@@ -21,19 +21,20 @@ _FLOOR = 1e-3  # similarities are kept this far from 0 and 1, which bounds a cos
 class StitchParameters:
     """What merges and what is kept.
 
+    The defaults were chosen on slices cut from 3D truth (mouse embryo nuclei, neurites,
+    mitochondria), clean and with one-slice errors: missing, split, fused, shifted outlines.
+
     Attributes
     ----------
     tile_threshold : float
         Intersection over union, in the common band of two tiles, above which pieces join.
     slice_threshold : float
         Intersection over union of cross-sections in neighbouring slices above which they join.
+    skip_threshold : float
+        The same for cross-sections further apart. Only agreement counts here, and it is asked to be
+        higher: such edges mend slices where an object is missing, split or fused with another.
     max_gap : int
-        Slices that an object may be missing from; 0 joins direct neighbours only.
-    gap_penalty : float
-        Log-odds by which each missing slice weakens an edge.
-    repulsion : float
-        Log-odds against joining two fragments of one slice and tile that compete for a third one in
-        the next slice, so that one fused cross-section does not fuse two columns; 0 switches it off.
+        Slices that may be skipped; 0 compares direct neighbours only.
     min_extent : int
         Objects in fewer slices are dropped (unless the volume has fewer).
     min_size, max_size : int
@@ -41,10 +42,9 @@ class StitchParameters:
     """
 
     tile_threshold: float = 0.4
-    slice_threshold: float = 0.3
+    slice_threshold: float = 0.25
+    skip_threshold: float = 0.5
     max_gap: int = 1
-    gap_penalty: float = 0.5
-    repulsion: float = 1.0
     min_extent: int = 2
     min_size: int = 0
     max_size: int = 0
@@ -72,51 +72,14 @@ def edge_costs(
     parameters : StitchParameters
     """
     # One table of offsets by kind, so that no array but the result has the edges' length.
-    offset = _logit(np.full(256, parameters.slice_threshold, np.float32))
-    offset += parameters.gap_penalty * np.maximum(np.arange(256, dtype=np.float32) - 1, 0)
-    offset[TILE_EDGE] = _logit(np.float32(parameters.tile_threshold))
-    cost = _logit(similarity) - offset[kind]
-    # Across a gap only agreement is evidence: what lies between usually hides most of an overlap.
+    threshold = np.full(256, parameters.skip_threshold, np.float32)
+    threshold[TILE_EDGE], threshold[1] = parameters.tile_threshold, parameters.slice_threshold
+    cost = _logit(similarity) - _logit(threshold)[kind]
+    # A skipped slice may well be where another object begins, so disagreement across it says little.
     np.maximum(cost, 0, out=cost, where=kind > 1)
     return cost
 
 
-def _logit(p: NDArray[np.float32] | np.float32) -> NDArray[np.float32]:
+def _logit(p: NDArray[np.float32]) -> NDArray[np.float32]:
     p = np.clip(p, _FLOOR, 1 - _FLOOR)
     return np.log(p / (1 - p)).astype(np.float32)
-
-
-def competing_pairs(
-    u: NDArray[np.integer],
-    v: NDArray[np.integer],
-    kind: NDArray[np.uint8],
-    cost: NDArray[np.float32],
-) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-    """Fragments of one slice and tile that attract the same fragment of the next slice.
-
-    Only attractive edges between direct neighbours count. A fragment shares more than a third of
-    its union with at most a few others, so there are few pairs; all of them are returned.
-
-    Returns
-    -------
-    first, second : int (p,)
-        Pairs with ``first < second``, sorted and without repetition.
-    """
-    direct = (kind == 1) & (cost > 0)
-    u, v = u[direct], v[direct]
-    firsts, seconds = [], []
-    for hub, rival in ((u, v), (v, u)):
-        order = np.lexsort((rival, hub))
-        hub, rival = hub[order], rival[order]
-        step = 1
-        while step < hub.size:
-            same = hub[step:] == hub[:-step]
-            if not same.any():
-                break
-            firsts.append(rival[:-step][same])
-            seconds.append(rival[step:][same])
-            step += 1
-    if not firsts:
-        return u[:0], v[:0]
-    pairs = np.unique(np.stack([np.concatenate(firsts), np.concatenate(seconds)], axis=1), axis=0)
-    return pairs[:, 0], pairs[:, 1]

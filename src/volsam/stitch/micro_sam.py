@@ -129,18 +129,14 @@ def closed_slices(labels: SliceStack, gap_closing: int) -> Iterator[Slice]:
             continue
         current = slices[0] if read < depth else slices[z - depth]
         if n <= z < depth - n:
-            renumbered, offset = _replace_closed(
-                current, np.logical_and.reduce(dilated), offset
-            )
+            renumbered, offset = _replace_closed(current, np.logical_and.reduce(dilated), offset)
         else:
             renumbered, last = _renumber(current, offset)
             offset = last + 1
         yield renumbered
 
 
-def _replace_closed(
-    labels: Slice, closed: NDArray[np.bool_], offset: int
-) -> tuple[Slice, int]:
+def _replace_closed(labels: Slice, closed: NDArray[np.bool_], offset: int) -> tuple[Slice, int]:
     """Take closed components, except where one would fuse several labels."""
     components = label(closed)
     of, inside, _ = count_overlaps(components, labels)

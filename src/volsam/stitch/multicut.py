@@ -1,8 +1,8 @@
 """Adapter to the multicut solvers of bioimage-cpp: greedy contraction, then Kernighan–Lin.
 
-A multicut cuts a weighted graph into any number of clusters so that the sum of the costs of the cut
-edges is least; positive costs attract, negative ones repel. Solvers: greedy additive edge contraction
-and Kernighan–Lin with joins (Keuper et al. 2015, https://arxiv.org/abs/1505.06973).
+A multicut splits a weighted graph into any number of clusters so that the sum of the costs of the
+cut edges is least; positive costs attract, negative ones repel. Solvers: greedy additive edge
+contraction and Kernighan–Lin with joins (Keuper et al. 2015, https://arxiv.org/abs/1505.06973).
 
 Invariants
 ----------
@@ -65,12 +65,12 @@ def merge_parallel(
     # Ties are ordered by cost so that a float sum does not depend on the order of the table.
     order = np.lexsort((cost, key))
     order = order[low[order] != high[order]]
-    key, cost = key[order], cost[order].astype(np.float64)
+    key, sorted_cost = key[order], cost[order].astype(np.float64)
     if key.size == 0:
-        return key, key.copy(), cost
+        return key, key.copy(), sorted_cost
     first = np.flatnonzero(np.r_[True, key[1:] != key[:-1]])
     key = key[first]
-    return key // n_nodes, key % n_nodes, np.add.reduceat(cost, first)
+    return key // n_nodes, key % n_nodes, np.add.reduceat(sorted_cost, first)
 
 
 def number_by_first(labels: NDArray[np.integer]) -> NDArray[np.int64]:

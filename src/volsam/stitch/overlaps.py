@@ -1,20 +1,21 @@
 """Overlap counts between fragments of neighbouring tiles and slices: the edges of the graph.
 
-A *fragment* is one label of one tile's outer region in one slice. Its global id is the offset of its
-(slice, tile) plus its local label minus one.
+A *fragment* is one label of one tile's outer region in one slice. Its global id is the offset of
+its (slice, tile) plus its local label minus one.
 
 Invariants
 ----------
 - Only pixels inside the plane count: what a border tile sees beyond it is a reflection.
-- Both sizes of a row are measured in the same region as its overlap, so ``overlap / (size_u + size_v
-  - overlap)`` is an intersection over union of comparable things.
-- ``u < v`` in every row, and rows are sorted by (u, v): offsets grow with slice, then with tile, and
-  `TileGrid.neighbours` names only later tiles.
+- Both sizes of a row are measured in the same region as its overlap, so that their intersection
+  over union compares like with like.
+- ``u < v`` in every row: offsets grow with slice, then with tile, and `TileGrid.neighbours` names
+  only later tiles.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import fastremap
 import numpy as np
@@ -24,7 +25,8 @@ from numpy.typing import NDArray
 from volsam.geometry import Box, TileGrid
 
 TILE_EDGE = 0
-"""Kind of an edge between neighbouring tiles of one slice; kind k ≥ 1 is k slices apart."""
+"""Kind of an edge between neighbouring tiles of one slice; kind k ≥ 1 is k slices apart, whatever
+lies between: such an edge bridges a slice where the object is missing, split or fused."""
 
 OVERLAP_DTYPE = np.dtype(
     [
@@ -94,9 +96,7 @@ def present_labels(labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]
     return low + present, histogram[present]
 
 
-def map_labels(
-    labels: Labels, present: NDArray[np.integer], values: NDArray[np.integer]
-) -> NDArray[np.integer]:
+def map_labels(labels: Labels, present: NDArray[np.integer], values: NDArray[Any]) -> NDArray[Any]:
     """Replace the labels `present` (sorted) by `values`, all others and the background by 0."""
     if present.size == 0:
         return np.zeros(labels.shape, values.dtype)
@@ -122,7 +122,6 @@ def overlap_rows(
     offset_a: int,
     offset_b: int,
     kind: int,
-    between: Sequence[Labels] = (),
 ) -> NDArray[np.void]:
     """Rows of the overlap table for two views of one region.
 
@@ -134,17 +133,12 @@ def overlap_rows(
         Global id of local label 1 in each.
     kind : int
         `TILE_EDGE` or the distance in slices.
-    between : sequence of (h, w) arrays
-        Slices lying between; a pixel counts only where all of them are background.
 
     Returns
     -------
     (n,) array of `OVERLAP_DTYPE`
     """
-    visible = b
-    if between:
-        visible = np.where(np.logical_or.reduce([x != 0 for x in between]), 0, b)
-    ids_a, ids_b, count = count_overlaps(a, visible)
+    ids_a, ids_b, count = count_overlaps(a, b)
     rows = np.empty(count.size, OVERLAP_DTYPE)
     rows["u"] = ids_a.astype(np.uint64) + np.uint64(offset_a) - np.uint64(1)
     rows["v"] = ids_b.astype(np.uint64) + np.uint64(offset_b) - np.uint64(1)
@@ -210,8 +204,7 @@ def slice_overlaps(
 def stacked_overlaps(window: Sequence[Labels], offsets: Sequence[int]) -> NDArray[np.void]:
     """Like `slice_overlaps` for whole slices: no tiles, nothing outside the plane."""
     rows = [
-        overlap_rows(window[0], window[k], offsets[0], offsets[k], k, window[1:k])
-        for k in range(1, len(window))
+        overlap_rows(window[0], window[k], offsets[0], offsets[k], k) for k in range(1, len(window))
     ]
     return np.concatenate(rows) if rows else np.empty(0, OVERLAP_DTYPE)
 

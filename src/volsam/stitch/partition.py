@@ -1,6 +1,6 @@
 """All fragments and overlaps of a volume → objects, and what the seam report says about them.
 
-Steps: costs and repulsion (`volsam.stitch.costs`), multicut (`volsam.stitch.cluster`), filters by
+Steps: costs (`volsam.stitch.costs`), multicut (`volsam.stitch.cluster`), filters by
 size and extent, numbering 1..N by first fragment.
 
 Invariants
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from volsam.errors import VolsamError
 from volsam.stitch.cluster import DIRECT_NODES, Cells, cluster
-from volsam.stitch.costs import StitchParameters, competing_pairs, edge_costs
+from volsam.stitch.costs import StitchParameters, edge_costs
 from volsam.stitch.graph import Edges, Fragments
 from volsam.stitch.overlaps import TILE_EDGE
 
@@ -36,7 +36,7 @@ class SeamStatistics:
         Overlapping pairs, those that ended in one object, and attractive pairs that were separated
         nevertheless; by border: ``tiles`` or ``slices+k``.
     iou_tiles, iou_slices : int64 (20,)
-        Histograms of the intersection over union of tile edges and of direct slice edges, over 0..1.
+        Histograms over 0..1 of the intersection over union, of tile edges and direct slice edges.
     fragments_cut : int
         Fragments with an attractive edge that was cut.
     objects, objects_across_tiles, objects_across_slices : int
@@ -105,12 +105,8 @@ def partition(
             "volume by a region of interest."
         )
     cost = edge_costs(edges.similarity, edges.kind, p)
-    u, v, weight = edges.u, edges.v, cost
-    if p.repulsion > 0:
-        first, second = competing_pairs(u, v, edges.kind, cost)
-        u, v = np.concatenate([u, first]), np.concatenate([v, second])
-        weight = np.concatenate([cost, np.full(first.size, -p.repulsion, np.float32)])
-    labels = cluster(n, u, v, weight, Cells(fragments.position), direct_nodes=direct_nodes)
+    cells = Cells(fragments.position)
+    labels = cluster(n, edges.u, edges.v, cost, cells, direct_nodes=direct_nodes)
     keep, dropped = _filter(labels, fragments, p)
     number = np.where(keep, np.cumsum(keep), 0).astype(np.uint64)
     objects = number[labels]
@@ -128,8 +124,8 @@ def _filter(
     # A volume of few slices, a 2D image above all, cannot ask for objects in more slices.
     thin = extents(labels, fragments.slice) < min(p.min_extent, fragments.n_slices)
     thin &= ~small & ~large
-    counts = (int(x.sum()) for x in (small & (voxels > 0), large, thin))
-    return ~(small | large | thin), tuple(counts)  # type: ignore[return-value]
+    dropped = int((small & (voxels > 0)).sum()), int(large.sum()), int(thin.sum())
+    return ~(small | large | thin), dropped
 
 
 def extents(labels: NDArray[np.integer], slices: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -154,10 +150,11 @@ def _statistics(
     separated = ~together & (cost > 0)
     kinds = np.unique(edges.kind)
     names = {int(k): "tiles" if k == TILE_EDGE else f"slices+{k}" for k in kinds}
-    per_kind = [
-        dict(zip(names.values(), np.bincount(edges.kind[x], minlength=256)[kinds].tolist()))
-        for x in (slice(None), together, separated)
-    ]
+
+    def per_border(chosen: NDArray[np.bool_] | slice) -> dict[str, int]:
+        count = np.bincount(edges.kind[chosen], minlength=256)
+        return {name: int(count[kind]) for kind, name in names.items()}
+
     touched = np.zeros(len(fragments), np.bool_)
     touched[edges.u[separated]] = True
     touched[edges.v[separated]] = True
@@ -166,7 +163,9 @@ def _statistics(
     of, where = objects[kept].astype(np.int64) - 1, fragments.position[:, kept]
     tile = where[1].astype(np.int64) << 32 | where[2]
     return SeamStatistics(
-        *per_kind,
+        edges=per_border(slice(None)),
+        merged=per_border(together),
+        cut=per_border(separated),
         iou_tiles=_histogram(edges.similarity[edges.kind == TILE_EDGE]),
         iou_slices=_histogram(edges.similarity[edges.kind == 1]),
         fragments_cut=int(touched.sum()),

@@ -113,9 +113,7 @@ def _merge(labels: SliceStack, out: Any, parameters: StitchParameters) -> Any:
     return out
 
 
-def _merge_like_micro_sam(
-    labels: SliceStack, out: Any, gap_closing: int, min_z_extent: int
-) -> Any:
+def _merge_like_micro_sam(labels: SliceStack, out: Any, gap_closing: int, min_z_extent: int) -> Any:
     """Pass 1 finds the edges (and writes closed slices to `out`), pass 2 paints the clusters."""
     depth = labels.shape[0]
     closing = gap_closing > 0
@@ -134,7 +132,7 @@ def _merge_like_micro_sam(
             out[z] = current
         below = current
     max_id = max((int(i[-1]) for i in ids if i.size), default=0)
-    node = np.arange(max_id + 1)
+    node: NDArray[Any] = np.arange(max_id + 1)
     if any(e.size for e in edges):
         node = micro_sam.solve(np.concatenate(edges), max_id)
     objects = _number(node, ids, min_z_extent if any(e.size for e in edges) else 0)

@@ -75,7 +75,7 @@ def fingerprint(path: str | Path, known: tuple[str, str] | None = None) -> Finge
 def _files(root: Path) -> Iterator[tuple[str, int, int]]:
     """Relative name, size and time of change of every file that belongs to the input.
 
-    ``zarr.json`` is small and partly ours: it stands for itself by its content, not its time.
+    Zarr metadata are small and rewritten by viewers: their content stands for their time.
     """
     if not root.is_dir():
         state = root.stat()
@@ -94,7 +94,7 @@ def _files(root: Path) -> Iterator[tuple[str, int, int]]:
                         folders.append(name + "/")
                 elif entry.name not in _IGNORED and not entry.name.endswith(".partial"):
                     state = entry.stat()
-                    if entry.name == "zarr.json":
+                    if entry.name in _METADATA:
                         # Renewed consolidated metadata change size and date but not the image.
                         metadata = _metadata(root / name)
                         yield name, len(metadata), xxhash.xxh3_64_intdigest(metadata)
@@ -115,7 +115,7 @@ def _beside_image(group: Path) -> bool:
 
 
 def _metadata(path: Path) -> bytes:
-    """A ``zarr.json`` without its consolidated metadata."""
+    """Zarr metadata in a canonical form, without what was consolidated into them."""
     raw = path.read_bytes()
     try:
         data = json.loads(raw)
@@ -134,12 +134,11 @@ def _content(root: Path, files: list[tuple[str, int, int]], total: int) -> str:
     for name, size, _ in files:
         digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
         path = root / name if name else root
-        if Path(name).name == "zarr.json":
+        if Path(name).name in _METADATA:
             digest.update(_metadata(path))
-        elif whole or name not in data or name in sampled:
+        elif whole or name in sampled:
             with path.open("rb") as file:
-                small = size <= 3 * _PIECE or Path(name).name in _METADATA
-                if whole or small:
+                if whole or size <= 3 * _PIECE:
                     while piece := file.read(_PIECE):
                         digest.update(piece)
                     continue

@@ -159,7 +159,8 @@ def otsu(values: np.ndarray) -> float | None:
         low, high = float(values.min()), float(values.max())
     if low >= high:
         return None
-    counts, edges = np.histogram(np.clip(values, low, high), bins=256, range=(low, high))
+    clipped = np.clip(values.astype(np.float64), low, high)
+    counts, edges = np.histogram(clipped, bins=256, range=(low, high))
     return float(threshold_otsu(hist=(counts, (edges[1:] + edges[:-1]) / 2)))
 
 
@@ -219,6 +220,8 @@ def _read_size(info: VolumeInfo) -> tuple[int, int, int]:
     z, y, x = (min(c, n) for c, n in zip(info.chunks, info.shape, strict=True))
     while z * y * x > _READ_VOXELS and z > 1:
         z = math.ceil(z / 2)
+    if z * y * x > _READ_VOXELS:
+        y = max(256, _READ_VOXELS // x // 256 * 256)
     y = min(info.shape[1], y * max(1, 256 // y))
     x = min(info.shape[2], x * max(1, 256 // x))
     return z, y, x

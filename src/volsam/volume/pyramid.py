@@ -117,13 +117,17 @@ def write_level_block(
     labels : bool
         Mode instead of mean.
     """
-    shape = source.shape[-3:]
-    start = tuple(a * f for a, f in zip(box.start, step, strict=True))
-    stop = tuple(min(b * f, n) for b, f, n in zip(box.stop, step, shape, strict=True))
     reduce = downsample_labels if labels else downsample_mean
-    fine = Box(start, stop).slices
     for channel in np.ndindex(*source.shape[:-3]):
-        block = reduce(source[(*channel, *fine)], step)
+        block = np.empty(box.shape, target.dtype)
+        # By chunks, so that memory is one shard of the target and never one of the source's.
+        for _, part in split(box, target.chunks[-3:]):
+            start = tuple(a * f for a, f in zip(part.start, step, strict=True))
+            stop = tuple(
+                min(b * f, n) for b, f, n in zip(part.stop, step, source.shape[-3:], strict=True)
+            )
+            fine = source[(*channel, *Box(start, stop).slices)]
+            block[part.relative_to(box).slices] = reduce(fine, step)
         with writing(target.store_path):
             target[(*channel, *box.slices)] = block
 

@@ -24,13 +24,16 @@ from volsam.volume.info import METRES, Metadata, Size, unit_name
 from volsam.volume.source import Stored
 
 _LARGE_PLANE = 1 << 26  # bytes above which a plane is read by its strips
-_DAMAGE = re.compile(r"invalid (page )?offset|corrupted (page|tag) list|circular|truncated")
+# What tifffile logs of a damaged file: the chain of pages, or the tags of description and data.
+_DAMAGE = re.compile(
+    r"invalid (page )?offset|corrupted (page|tag) list|circular|truncated"
+    r"|TiffTag (270|273|279|324|325) .*invalid value offset"
+)
 
 
 def open_tiff(path: Path, key: str | None, level: int) -> Stored:
     """Open one series (`key` is its number) and level of a TIFF."""
     import tifffile
-    import zarr
 
     with _complete(path):
         tif = tifffile.TiffFile(path)
@@ -46,18 +49,8 @@ def open_tiff(path: Path, key: str | None, level: int) -> Stored:
         series = main.levels[level]
         _check_planes(path, tif)
         _check_extent(path, series)
-    known = "".join(a.lower() if a in "TCZSYX" else "?" for a in series.axes)
-    array: Any
-    if series.dataoffset is not None:
-        dtype = np.dtype(series.dtype).newbyteorder(tif.byteorder)
-        array = np.memmap(path, dtype, "r", series.dataoffset, series.shape)
-        chunks = tuple(n if a in "yxs" else 1 for a, n in zip(known, series.shape, strict=True))
-        tif.close()
-    else:
-        frame = series.keyframe
-        whole = frame.is_tiled or frame.nbytes > _LARGE_PLANE
-        array = zarr.open_array(main.aszarr(level=level, chunkmode=0 if whole else 2), mode="r")
-        chunks = tuple(array.chunks)
+    known = _letters(series)
+    array, chunks = _array(path, tif, number, level)
     warnings = []
     if len(tif.series) > 1 and key is None:
         warnings.append(
@@ -79,6 +72,30 @@ def open_tiff(path: Path, key: str | None, level: int) -> Stored:
         ),
         warnings=tuple(warnings),
     )
+
+
+def _letters(series: Any) -> str:
+    """Axes of a series as this package names them; ``?`` where tifffile only guesses."""
+    return "".join(a.lower() if a in "TCZSYX" else "?" for a in series.axes)
+
+
+def _array(path: Path, tif: Any, number: int, level: int) -> tuple[Any, tuple[int, ...]]:
+    """Array of a series' level, and its chunks; compressed data need the file to stay open."""
+    import zarr
+
+    series = tif.series[number].levels[level]
+    if series.dataoffset is not None:
+        dtype = np.dtype(series.dtype).newbyteorder(tif.byteorder)
+        array = np.memmap(path, dtype, "r", series.dataoffset, series.shape)
+        letters = _letters(series)
+        return array, tuple(
+            n if a in "yxs" else 1 for a, n in zip(letters, series.shape, strict=True)
+        )
+    frame = series.keyframe
+    by_piece = frame.is_tiled or frame.nbytes > _LARGE_PLANE
+    store = tif.series[number].aszarr(level=level, chunkmode=0 if by_piece else 2)
+    stored = zarr.open_array(store, mode="r")
+    return stored, tuple(stored.chunks)
 
 
 def open_folder(path: Path, key: str | None, level: int) -> Stored:
@@ -133,8 +150,11 @@ class FileStack:
         return self._read(which, rest)
 
     def _read(self, number: int, index: tuple[int | slice, ...]) -> np.ndarray:
-        stored = open_tiff(self.files[number], None, 0)
-        return np.asarray(stored.array[index])
+        import tifffile
+
+        # Closed at once: a folder may have more files than a process may open.
+        with tifffile.TiffFile(self.files[number]) as tif:
+            return np.array(_array(self.files[number], tif, 0, 0)[0][index])
 
 
 def is_tiff_name(name: str) -> bool:

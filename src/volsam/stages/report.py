@@ -1,0 +1,49 @@
+"""Report: what ran, on what, with what, how long, and what came of it, as one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from volsam.blocks.stage import Block, Job, Stage
+from volsam.report.write import read_inputs, write_report
+from volsam.stages.label import NAME, label_store
+from volsam.stages.runplan import RunPlan
+from volsam.volume.labels import open_level
+from volsam.volume.source import open_volume
+
+
+class Report(Stage[None]):
+    """Stage `report`."""
+
+    name = "report"
+    upstream: tuple[str, ...] = ("measure",)
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        if self.sample.truth is not None:
+            self.upstream = ("measure", "evaluate")
+
+    def blocks(self) -> list[Block]:
+        return []
+
+    def reset(self) -> None:
+        """Nothing is stored but the report."""
+
+    def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        plan = RunPlan.of(self.job)
+        # Pictures show the image itself, also where the network was replaced by stored predictions.
+        source = self.job.marker("ingest")["outputs"]["image"] | {"channel": self.sample.channel or 0}
+        image = open_volume(**(source if plan.stored_predictions else plan.image))
+        labels = open_level(label_store(self.job), NAME, 0, "r")
+        inputs = read_inputs(
+            self.paths.folder,
+            self.job.sample,
+            image=image.read,
+            labels=lambda box: np.asarray(labels[box.slices]),
+            view_command=f"volsam view {self.paths.folder}",
+        )
+        write_report(self.paths.report, inputs)
+        return {"report": self.paths.report.name}
