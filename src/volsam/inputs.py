@@ -18,6 +18,7 @@ from volsam.paths import SamplePaths
 from volsam.volume.fingerprint import fingerprint
 
 Stamp = tuple[str, str]
+EMBEDDED = Path(__file__).parent / "models" / "embedded"
 
 
 def external_inputs(config: Config, sample: str, stage: str) -> dict[str, str]:
@@ -30,6 +31,8 @@ def external_inputs(config: Config, sample: str, stage: str) -> dict[str, str]:
         kind, _, path = config.model.partition(":")
         if kind == "predictions":
             found["predictions"] = path
+        elif config.model == "embedded":
+            found["model"] = str(EMBEDDED)
         else:
             for number, part in enumerate(config.model.split("::")):
                 if Path(part).is_file():

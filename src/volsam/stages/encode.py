@@ -113,7 +113,7 @@ class Encode(Stage[Embeddings]):
 
     def reset(self) -> None:
         store = EmbeddingStore(self.paths.embeddings, self.plan)
-        dtype = "float32" if self.plan.precision == "fp32" else "float16"
+        dtype = "float32" if self.model.precision == "fp32" else "float16"
         store.create(self.model.embedding_shape, dtype, self.digest())
 
     def sweep(self) -> None:

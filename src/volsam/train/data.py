@@ -142,9 +142,7 @@ class CropDataset(Dataset[tuple[Tensor, Tensor]]):
         group = self.groups[rng.choice(len(self.groups), p=self.shares)]
         example, diameter = group[rng.integers(len(group))]
         size, margin = self.recipe.crop, self.recipe.margin
-        image, labels = random_crop(
-            example.image, example.labels, size + 2 * margin, diameter, rng
-        )
+        image, labels = random_crop(example.image, example.labels, size + 2 * margin, diameter, rng)
         image = degrade(image, labels, rng)
         targets = distance_targets(labels, self.recipe.min_size)
         inner = (..., slice(margin, margin + size), slice(margin, margin + size))

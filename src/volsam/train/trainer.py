@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from volsam.train.network import AisNetwork
 from volsam.train.recipe import OptimiserRecipe, TrainRecipe
 
 SAVE_EVERY = 300.0  # seconds
+CALIBRATION_BATCHES = 24
 
 
 def train(recipe: TrainRecipe, output: Path, report: Callable[[str], None] = print) -> Path:
@@ -52,9 +54,9 @@ def train(recipe: TrainRecipe, output: Path, report: Callable[[str], None] = pri
         network.load_state_dict(load_file(recipe.initial_weights))
     network = network.to(device, memory_format=torch.channels_last)
     average = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(settings.ema),
-        use_buffers=True,
+        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(settings.ema)
     )
+    recent: deque[Tensor] = deque(maxlen=CALIBRATION_BATCHES)
     optimiser = torch.optim.AdamW(_parameter_groups(network, settings), betas=(0.9, 0.98))
 
     start = saved = told = time.monotonic()
@@ -70,6 +72,7 @@ def train(recipe: TrainRecipe, output: Path, report: Callable[[str], None] = pri
             for group in optimiser.param_groups:
                 group["lr"] = rate
             bf16 = recipe.precision == "bf16"
+            recent.append(images)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 logits = network(images.to(device))
             loss = ais_loss(logits, targets.to(device))
@@ -89,8 +92,31 @@ def train(recipe: TrainRecipe, output: Path, report: Callable[[str], None] = pri
                 report(f"step {step}  loss {mean_loss:.4f}  {left / 60:.1f} min left")
             if now - saved > SAVE_EVERY:
                 saved = now
+                calibrate(average.module, recent)
                 _save(average.module, output)
+    calibrate(average.module, recent)
     return _save(average.module, output)
+
+
+@torch.no_grad()
+def calibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set the statistics of all batch norms to those of `batches`, and evaluation mode.
+
+    Averaged weights need statistics of their own: an average of the statistics met in training
+    belongs to none of the networks (Izmailov et al., UAI 2018).
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over the batches
+    device = next(network.parameters()).device
+    network.train()
+    for images in batches:
+        network(images.to(device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
 
 
 def one_cycle(progress: float, warmup: float) -> float:
@@ -106,9 +132,7 @@ def _progress(settings: OptimiserRecipe, step: int, seconds: float) -> float:
     return max(step / settings.steps, by_time)
 
 
-def _parameter_groups(
-    network: nn.Module, settings: OptimiserRecipe
-) -> list[dict[str, object]]:
+def _parameter_groups(network: nn.Module, settings: OptimiserRecipe) -> list[dict[str, object]]:
     """Weight decay for matrices and kernels, none for biases, norms and attention biases."""
     decayed: list[Tensor] = []
     free: list[Tensor] = []

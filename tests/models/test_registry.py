@@ -1,0 +1,110 @@
+"""Download, cache and hash check, over file:// and a server on the loopback."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import xxhash
+
+from volsam.errors import VolsamError
+from volsam.models.registry import MODELS, Entry, Remote, cache_folder, fetch
+from volsam.segment.ais import AisParameters
+
+CONTENT = b"weights" * 1000
+HASH = xxhash.xxh128(CONTENT).hexdigest()
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("VOLSAM_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "remote.pt"
+    path.write_bytes(CONTENT)
+    return path
+
+
+@pytest.fixture
+def server(source: Path) -> Iterator[str]:
+    handler = partial(_Quiet, directory=source.parent)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_address[1]}"
+        httpd.shutdown()
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def test_download_once(server: str, cache: Path, source: Path) -> None:
+    remote = Remote(f"{server}/{source.name}", HASH)
+    encoder, decoder = fetch("m", Entry(remote, remote))
+    assert decoder is not None
+    assert encoder.read_bytes() == decoder.read_bytes() == CONTENT
+    source.unlink()
+    assert fetch("m", Entry(remote)) == (encoder, None)
+    assert files(cache) == ["m.pt", "m_decoder.pt"]
+
+
+def test_damaged_cache_is_renewed(cache: Path, source: Path) -> None:
+    entry = Entry(Remote(source.as_uri(), HASH))
+    path, _ = fetch("m", entry)
+    path.write_bytes(CONTENT[:-1])
+    assert fetch("m", entry)[0].read_bytes() == CONTENT
+
+
+def test_wrong_hash_leaves_nothing(cache: Path, source: Path) -> None:
+    with pytest.raises(VolsamError, match=f"has hash {HASH} and not 00"):
+        fetch("m", Entry(Remote(source.as_uri(), "00")))
+    assert files(cache) == []
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/x.pt", "file:///nowhere/x.pt"])
+def test_unreachable(cache: Path, url: str) -> None:
+    with pytest.raises(VolsamError, match="Cannot download"):
+        fetch("m", Entry(Remote(url, HASH)))
+    assert files(cache) == []
+
+
+def test_not_found_on_the_server(server: str, cache: Path) -> None:
+    with pytest.raises(VolsamError, match="Cannot download"):
+        fetch("m", Entry(Remote(f"{server}/other.pt", HASH)))
+
+
+def test_cache_that_cannot_be_made(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VOLSAM_CACHE", str(source))
+    with pytest.raises(VolsamError, match="VOLSAM_CACHE"):
+        fetch("m", Entry(Remote(source.as_uri(), HASH)))
+
+
+def test_cache_folder_follows_the_platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VOLSAM_CACHE", raising=False)
+    assert cache_folder().name == "volsam"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_entries_are_well_formed(name: str) -> None:
+    entry = MODELS[name]
+    for remote in (entry.encoder, entry.decoder):
+        if remote is not None:
+            assert remote.url.startswith("https://")
+            assert len(bytes.fromhex(remote.xxh128)) == 16
+    AisParameters(**entry.ais)  # type: ignore[arg-type]
+    assert (entry.decoder is None) == (name in {"vit_b", "vit_l", "vit_h", "vit_t"})
