@@ -14,10 +14,16 @@ from volsam.models.sam import modeling
 
 def stock_encoder(size: int = 384, **settings: object) -> nn.Module:
     """An encoder with padded windows and with more tokens than are attended at a time."""
-    given = dict(
-        img_size=size, embed_dim=32, depth=3, num_heads=2, out_chans=16, use_rel_pos=True,
-        window_size=7, global_attn_indexes=(1,),
-    )  # fmt: skip
+    given = {
+        "img_size": size,
+        "embed_dim": 32,
+        "depth": 3,
+        "num_heads": 2,
+        "out_chans": 16,
+        "use_rel_pos": True,
+        "window_size": 7,
+        "global_attn_indexes": (1,),
+    }
     stock = modeling().ImageEncoderViT(**(given | settings)).eval()
     stock.load_state_dict(seeded_state(stock))
     return stock.requires_grad_(False)

@@ -22,9 +22,16 @@ from volsam.models.tiny_vit import TinyViT
 from volsam.models.unetr import UNETR
 
 pytestmark = pytest.mark.usefixtures("small_vit_b")
-TINY = dict(image_size=32, embed_dims=[8, 16], depths=[1, 1], num_heads=[1, 2],
-            window_sizes=[4, 4], stage_strides=[1], neck_channels=16)  # fmt: skip
-UNET = dict(embed_dim=16, features=[8, 4], norm="batch")
+TINY = {
+    "image_size": 32,
+    "embed_dims": [8, 16],
+    "depths": [1, 1],
+    "num_heads": [1, 2],
+    "window_sizes": [4, 4],
+    "stage_strides": [1],
+    "neck_channels": 16,
+}
+UNET = {"embed_dim": 16, "features": [8, 4], "norm": "batch"}
 
 
 def images(n: int, side: int) -> torch.Tensor:
@@ -178,7 +185,7 @@ def test_mobile_sam_loads_as_a_whole(tmp_path: Path) -> None:
 
 def test_vit_t_embeds_as_mobile_sam() -> None:
     """Recorded from MobileSAM's own code with the same seeded weights, narrow and shallow."""
-    encoder = TinyViT(embed_dims=(8, 16, 16, 32), depths=(1, 1, 1, 1), num_heads=(1, 2, 2, 4),
+    encoder = TinyViT(embed_dims=(8, 16, 16, 320), depths=(1, 1, 1, 1), num_heads=(1, 2, 2, 10),
                       num_classes=10).eval()  # fmt: skip
     encoder.load_state_dict(seeded_state(encoder))
     image = np.random.default_rng(0).standard_normal((1, 3, 1024, 1024)).astype(np.float32)

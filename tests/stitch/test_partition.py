@@ -94,9 +94,10 @@ def test_components_without_repulsion_need_no_solver_and_others_equal_the_whole(
 
 
 def test_threshold_decides_an_isolated_pair_and_skips_only_attract() -> None:
-    similarity = np.array([0.24, 0.26, 0.39, 0.41, 0.1, 0.6], np.float32)
+    iou = np.array([0.24, 0.26, 0.39, 0.41, 0.1, 0.6], np.float32)
+    containment = np.array([0.65, 0.65, 0.9, 0.1, 0.2, 0.7], np.float32)
     kind = np.array([1, 1, 0, 0, 2, 2], np.uint8)
-    cost = edge_costs(similarity, kind, StitchParameters())
+    cost = edge_costs(iou, containment, kind, StitchParameters())
     assert (np.sign(cost) == [-1, 1, -1, 1, 0, 1]).all()
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from volsam.errors import VolsamError
 from volsam.geometry import Box
-from volsam.volume.info import require_voxel_size
+from volsam.volume.info import require_voxel_size, unit_name
 from volsam.volume.source import open_volume
 
 SIZES = {"t": 2, "c": 3, "z": 5, "y": 20, "x": 24}
@@ -310,3 +310,21 @@ def test_size_one_axes_may_be_stated_or_left_out(tmp_path: Path, write_ome_zarr)
     check(open_volume(path, axes="zyx"), image, "zyx")
     path = write_ome_zarr(tmp_path / "b.zarr", image[0], "yx")
     check(open_volume(path, axes="zyx"), image[0], "yx")
+
+
+@pytest.mark.parametrize(
+    ("spelled", "name"),
+    [
+        ("µm", "micrometer"),
+        ("μm", "micrometer"),
+        (r"\u00B5m", "micrometer"),
+        ("um", "micrometer"),
+        ("microns", "micrometer"),
+        ("Micrometre", "micrometer"),
+        ("nanometers", "nanometer"),
+        ("mm", "millimeter"),
+        ("pixel", "pixel"),
+    ],
+)
+def test_units_are_spelled_as_ome_zarr_does(spelled: str, name: str) -> None:
+    assert unit_name(spelled) == name

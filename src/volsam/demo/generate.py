@@ -66,7 +66,7 @@ class Scene:
     """
 
     voxel_size: tuple[float, float, float] = (2.0, 0.5, 0.5)
-    radius: tuple[float, float] = (6.0, 9.5)
+    radius: tuple[float, float] = (6.5, 9.5)
     packing: float = 0.23
     clusters: int = 9
     brightness_spread: float = 0.55
@@ -74,9 +74,9 @@ class Scene:
     contact_dip: float = 0.6
     attenuation: float = 0.6
     shading: float = 0.5
-    haze: float = 0.35
-    psf: tuple[float, float, float] = (1.4, 0.45, 0.45)
-    photons: float = 110.0
+    haze: float = 0.3
+    psf: tuple[float, float, float] = (1.1, 0.45, 0.45)
+    photons: float = 140.0
     readout: float = 3.0
     debris: float = 0.03
 
@@ -155,7 +155,7 @@ def synthetic_slice(seed: int, size: int = 256) -> tuple[NDArray[np.uint16], Lab
         attenuation=0.0,
         shading=float(rng.uniform(0, 0.8)),
         haze=float(rng.uniform(0, 0.6)),
-        psf=(1.6 * blur, 0.45 * blur, 0.45 * blur),
+        psf=(1.3 * blur, 0.45 * blur, 0.45 * blur),
         photons=float(np.exp(rng.uniform(np.log(20), np.log(400)))),
         readout=float(rng.uniform(1, 6)),
         debris=float(rng.uniform(0, 0.08)),

@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 
 Floats = NDArray[np.float64]
 _WAVES = 6
+_CLOSENESS = np.array([0.8, 1.0, 1.0])  # contacts are tight within the plane, looser along z
 _BOUND = 1.9  # no nucleus reaches further from its centre than this many mean radii
 
 
@@ -109,12 +110,12 @@ def _radii(rng: np.random.Generator, radius_range: tuple[float, float], volume: 
 
 def _relax(centres: Floats, home: Floats, radii: Floats, extent: Floats) -> Floats:
     """Push overlapping balls apart, pull each gently to its cluster, keep all in the box."""
-    contact = 0.98 * (radii[:, None] + radii[None])
+    contact = 0.94 * (radii[:, None] + radii[None])
     np.fill_diagonal(contact, 0)
     wall = np.minimum(0.6 * radii[:, None], 0.45 * extent)
     for step in range(120):
         offset = centres[:, None] - centres[None]
-        gap = np.sqrt((offset**2).sum(-1)) + 1e-9
+        gap = np.sqrt(((offset * _CLOSENESS) ** 2).sum(-1)) + 1e-9
         push = np.clip(contact - gap, 0, None) / gap * 0.4
         pull = 0.02 if step < 80 else 0.0
         centres = centres + (offset * push[..., None]).sum(1) + pull * (home - centres)
@@ -123,7 +124,7 @@ def _relax(centres: Floats, home: Floats, radii: Floats, extent: Floats) -> Floa
 
 
 def _shape(rng: np.random.Generator, centre: Floats, radius: float) -> Nucleus:
-    stretch = np.exp(rng.normal([0.26, 0.0, -0.05], [0.18, 0.06, 0.06]))
+    stretch = np.exp(rng.normal([0.30, 0.0, -0.02], [0.18, 0.06, 0.06]))
     stretch /= np.prod(stretch) ** (1 / 3)
     # Nuclei in a sheet lie rather flat: the long axis is tilted out of the plane only a little.
     tilt = Rotation.from_rotvec(rng.normal(0, [0.0, 0.35, 0.35]))
@@ -133,7 +134,7 @@ def _shape(rng: np.random.Generator, centre: Floats, radius: float) -> Nucleus:
         centre=centre,
         axes=(turn * tilt).apply(in_plane),
         radii=radius * np.clip(stretch, 0.7, 1.6),
-        bend=float(rng.normal(0, 0.25)),
+        bend=float(rng.normal(0, 0.3)),
         waves=rng.normal(0, 1.6, (_WAVES, 3)),
         phases=rng.uniform(0, 2 * np.pi, _WAVES),
         heights=rng.normal(0, 0.045, _WAVES),

@@ -128,7 +128,7 @@ def attend(
     if q.device.type != "cpu" or tokens <= _QUERIES:
         mask = None
         if bias_h is not None and bias_w is not None:
-            mask = (bias_h[..., :, None] + bias_w[..., None, :]).view(*outer, tokens, tokens)
+            mask = (bias_h[..., :, None] + bias_w[..., None, :]).reshape(*outer, tokens, tokens)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     out = torch.empty_like(q)
     for image, head in torch.cartesian_prod(*(torch.arange(n) for n in outer)).tolist():
@@ -139,8 +139,8 @@ def attend(
             scores = product(q[part][rows] * scale, k[part])
             if bias_h is not None and bias_w is not None:
                 grid = scores.view(-1, h, w)
-                grid += bias_h[part].view(tokens, h, 1)[rows]
-                grid += bias_w[part].view(tokens, 1, w)[rows]
+                grid += bias_h[part].reshape(tokens, h, 1)[rows]
+                grid += bias_w[part].reshape(tokens, 1, w)[rows]
             torch.softmax(scores, -1, out=scores)
             out[part][rows] = product(scores, values)
     return out

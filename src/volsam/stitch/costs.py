@@ -29,7 +29,9 @@ class StitchParameters:
     tile_threshold : float
         Intersection over union, in the common band of two tiles, above which pieces join.
     slice_threshold : float
-        Intersection over union of cross-sections in neighbouring slices above which they join.
+        Similarity of cross-sections in neighbouring slices above which they join: the mean of their
+        intersection over union and of the overlap over the smaller one, so that the shrinking end
+        of an object belongs to it.
     skip_threshold : float
         The same for cross-sections further apart. Only agreement counts here, and it is asked to be
         higher: such edges mend slices where an object is missing, split or fused with another.
@@ -42,7 +44,7 @@ class StitchParameters:
     """
 
     tile_threshold: float = 0.4
-    slice_threshold: float = 0.25
+    slice_threshold: float = 0.45
     skip_threshold: float = 0.5
     max_gap: int = 1
     min_extent: int = 2
@@ -50,32 +52,28 @@ class StitchParameters:
     max_size: int = 0
 
 
-def intersection_over_union(
-    overlap: NDArray[np.integer], size_u: NDArray[np.integer], size_v: NDArray[np.integer]
-) -> NDArray[np.float32]:
-    """Similarity of every edge, 0..1."""
-    union = size_u.astype(np.float32) + size_v - overlap
-    return (overlap / union).astype(np.float32)
-
-
 def edge_costs(
-    similarity: NDArray[np.float32], kind: NDArray[np.uint8], parameters: StitchParameters
+    iou: NDArray[np.float32],
+    containment: NDArray[np.float32],
+    kind: NDArray[np.uint8],
+    parameters: StitchParameters,
 ) -> NDArray[np.float32]:
     """Cost of cutting each edge: positive attracts, negative repels.
 
     Parameters
     ----------
-    similarity : float32 (m,)
-        Intersection over union.
+    iou, containment : float32 (m,)
+        Overlap as a fraction of the union and of the smaller fragment.
     kind : uint8 (m,)
         `TILE_EDGE` or the distance in slices.
     parameters : StitchParameters
     """
-    # One table of offsets by kind, so that no array but the result has the edges' length.
+    # One table of offsets by kind, so that few arrays have the edges' length.
     threshold = np.full(256, parameters.skip_threshold, np.float32)
     threshold[TILE_EDGE], threshold[1] = parameters.tile_threshold, parameters.slice_threshold
+    similarity = np.where(kind == TILE_EDGE, iou, (iou + containment) / 2)
     cost = _logit(similarity) - _logit(threshold)[kind]
-    # A skipped slice may well be where another object begins, so disagreement across it says little.
+    # A skipped slice may well be where another object begins: disagreement across it says little.
     np.maximum(cost, 0, out=cost, where=kind > 1)
     return cost
 

@@ -3,7 +3,7 @@
 Invariants
 ----------
 - A fragment's global id is its index: fragments are numbered by slice, then tile, then label.
-- An edge takes 13 bytes below 2**32 fragments. Tables stream in from Parquet one row group at a
+- An edge takes 17 bytes below 2**32 fragments. Tables stream in from Parquet one row group at a
   time, and the sorted edges do not depend on how they were spread over files.
 """
 
@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from volsam.errors import VolsamError
-from volsam.stitch.costs import intersection_over_union
 from volsam.stitch.overlaps import OVERLAP_DTYPE
 
 
@@ -79,14 +78,15 @@ class Edges:
         Global fragment ids, ``u < v``.
     kind : uint8 (m,)
         0 for neighbouring tiles of one slice, k for k slices apart.
-    similarity : float32 (m,)
-        Intersection over union in the compared region.
+    iou, containment : float32 (m,)
+        Overlap in the compared region as a fraction of the union and of the smaller fragment.
     """
 
     u: NDArray[np.unsignedinteger]
     v: NDArray[np.unsignedinteger]
     kind: NDArray[np.uint8]
-    similarity: NDArray[np.float32]
+    iou: NDArray[np.float32]
+    containment: NDArray[np.float32]
 
     def __len__(self) -> int:
         return self.u.size
@@ -97,7 +97,8 @@ class Edges:
         index = np.dtype(np.uint32 if n_fragments <= 2**32 else np.uint64)
         u: NDArray[Any] = np.empty(n_edges, index)
         v: NDArray[Any] = np.empty(n_edges, index)
-        return cls(u, v, np.empty(n_edges, np.uint8), np.empty(n_edges, np.float32))
+        iou, containment = np.empty((2, n_edges), np.float32)
+        return cls(u, v, np.empty(n_edges, np.uint8), iou, containment)
 
     @classmethod
     def from_rows(cls, rows: NDArray[np.void], n_fragments: int) -> Edges:
@@ -139,11 +140,18 @@ class Edges:
     def sorted(self) -> Edges:
         """By (u, v, kind): one canonical order, whatever the files were."""
         order = np.lexsort((self.kind, self.v, self.u))
-        return Edges(self.u[order], self.v[order], self.kind[order], self.similarity[order])
+        return Edges(
+            self.u[order],
+            self.v[order],
+            self.kind[order],
+            self.iou[order],
+            self.containment[order],
+        )
 
     def _fill(self, rows: slice, columns: dict[str, NDArray[Any]]) -> None:
         self.u[rows], self.v[rows] = columns["u"], columns["v"]
         self.kind[rows] = columns["kind"]
-        self.similarity[rows] = intersection_over_union(
-            columns["overlap"], columns["size_u"], columns["size_v"]
-        )
+        overlap = columns["overlap"].astype(np.float32)
+        size_u, size_v = columns["size_u"], columns["size_v"]
+        self.iou[rows] = overlap / (size_u.astype(np.float32) + size_v - overlap)
+        self.containment[rows] = overlap / np.minimum(size_u, size_v)

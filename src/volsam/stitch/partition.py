@@ -104,7 +104,7 @@ def partition(
             f"{n} fragments are more than the stitcher can number; raise min_size or split the "
             "volume by a region of interest."
         )
-    cost = edge_costs(edges.similarity, edges.kind, p)
+    cost = edge_costs(edges.iou, edges.containment, edges.kind, p)
     cells = Cells(fragments.position)
     labels = cluster(n, edges.u, edges.v, cost, cells, direct_nodes=direct_nodes)
     keep, dropped = _filter(labels, fragments, p)
@@ -166,8 +166,8 @@ def _statistics(
         edges=per_border(slice(None)),
         merged=per_border(together),
         cut=per_border(separated),
-        iou_tiles=_histogram(edges.similarity[edges.kind == TILE_EDGE]),
-        iou_slices=_histogram(edges.similarity[edges.kind == 1]),
+        iou_tiles=_histogram(edges.iou[edges.kind == TILE_EDGE]),
+        iou_slices=_histogram(edges.iou[edges.kind == 1]),
         fragments_cut=int(touched.sum()),
         objects=n_objects,
         objects_across_tiles=_varying(of, tile, n_objects),
@@ -178,8 +178,8 @@ def _statistics(
     )
 
 
-def _histogram(similarity: NDArray[np.float32]) -> NDArray[np.int64]:
-    return np.histogram(similarity, bins=_BINS, range=(0, 1))[0]
+def _histogram(iou: NDArray[np.float32]) -> NDArray[np.int64]:
+    return np.histogram(iou, bins=_BINS, range=(0, 1))[0]
 
 
 def _varying(of: NDArray[np.int64], value: NDArray[np.integer], n: int) -> int:

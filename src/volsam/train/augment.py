@@ -63,11 +63,14 @@ def degrade(image: Image, labels: Labels, rng: np.random.Generator) -> Image:
         gains = np.exp(rng.uniform(-1.4, 0.2, int(labels.max()) + 1)).astype(np.float32)
         gains[0] = 1
         image = background + (image - background) * ndimage.gaussian_filter(gains[labels], 1.0)
-    if rng.random() < 0.25:  # light from out of focus
+    if rng.random() < 0.25:  # light of these nuclei from out of focus
         haze = ndimage.gaussian_filter(image, rng.uniform(3, 14))
         image += rng.uniform(0.1, 0.8) * haze
+    if rng.random() < 0.3:  # clouds of light from nuclei far below
+        clouds = _smooth_field(image.shape, int(rng.integers(4, 12)), rng)
+        image += rng.uniform(0.05, 0.4) * np.clip(clouds - rng.uniform(0, 1), 0, None)
     if rng.random() < 0.4:  # uneven illumination
-        image *= np.exp(rng.uniform(0.1, 0.6) * _smooth_field(image.shape, rng))
+        image *= np.exp(rng.uniform(0.1, 0.6) * _smooth_field(image.shape, 4, rng))
     if rng.random() < 0.3:
         image = ndimage.gaussian_filter(image, rng.uniform(0.4, 1.8))
     if rng.random() < 0.5:
@@ -75,7 +78,7 @@ def degrade(image: Image, labels: Labels, rng: np.random.Generator) -> Image:
         image = np.clip(image, 0, None) ** np.float32(gamma)
     if rng.random() < 0.7:  # contrast, down to what is left deep in tissue
         image = image * np.exp(rng.uniform(np.log(0.15), np.log(1.6))) + rng.uniform(0, 0.15)
-    if rng.random() < 0.35:  # few photons
+    if rng.random() < 0.4:  # few photons
         photons = 10 ** rng.uniform(0.8, 2.5)
         image = rng.poisson(np.clip(image, 0, None) * photons) / photons
     if rng.random() < 0.5:
@@ -86,8 +89,19 @@ def degrade(image: Image, labels: Labels, rng: np.random.Generator) -> Image:
     return np.clip(image, 0, 1).astype(np.float32)
 
 
-def _smooth_field(shape: tuple[int, ...], rng: np.random.Generator) -> Image:
-    """Draw a slowly varying field of unit variance."""
-    coarse = rng.normal(size=(4, 4))
-    zoom = [extent / 4 for extent in shape]
+def adjust(image: Image, rng: np.random.Generator) -> Image:
+    """Vary brightness and contrast a little and clip to 0..1.
+
+    Outlines follow conventions that differ between experiments; an image that still looks like its
+    experiment tells which one holds.
+    """
+    image = np.clip(image, 0, None) ** np.float32(np.exp(rng.uniform(-0.15, 0.15)))
+    image = image * np.float32(rng.uniform(0.8, 1.25))
+    return np.clip(image, 0, 1).astype(np.float32)
+
+
+def _smooth_field(shape: tuple[int, ...], knots: int, rng: np.random.Generator) -> Image:
+    """Draw a slowly varying field of about unit variance, with `knots` values along each axis."""
+    coarse = rng.normal(size=(knots, knots))
+    zoom = [extent / knots for extent in shape]
     return ndimage.zoom(coarse, zoom, order=1, mode="nearest").astype(np.float32)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from volsam.errors import VolsamError
-from volsam.train.augment import degrade, random_crop
+from volsam.train.augment import adjust, degrade, random_crop
 from volsam.train.recipe import DataRecipe
 from volsam.train.synthetic import nuclei_slices
 from volsam.train.targets import distance_targets
@@ -143,7 +143,8 @@ class CropDataset(Dataset[tuple[Tensor, Tensor]]):
         example, diameter = group[rng.integers(len(group))]
         size, margin = self.recipe.crop, self.recipe.margin
         image, labels = random_crop(example.image, example.labels, size + 2 * margin, diameter, rng)
-        image = degrade(image, labels, rng)
+        gentle = rng.random() < self.recipe.gentle
+        image = adjust(image, rng) if gentle else degrade(image, labels, rng)
         targets = distance_targets(labels, self.recipe.min_size)
         inner = (..., slice(margin, margin + size), slice(margin, margin + size))
         pixels = torch.from_numpy(np.ascontiguousarray(image[inner]) * 255)

@@ -30,6 +30,8 @@ class DataRecipe(Part):
     """Images of the training split that are held out to tune the thresholds of AIS."""
     crop: int = 256
     """Side of a crop in pixels."""
+    gentle: float = 0.4
+    """Share of crops whose intensities are hardly changed; the others are degraded."""
     margin: int = 16
     """Targets are computed on crops larger by this on each side, so that objects cut by the border
     of a crop have the targets of what lies beyond it."""

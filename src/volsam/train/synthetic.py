@@ -32,11 +32,11 @@ def nuclei_volume(
     labels : (z, y, x) int32 array
         Instances.
     """
-    radius = np.exp(rng.uniform(np.log(5), np.log(16)))
+    radius = np.exp(rng.uniform(np.log(4.5), np.log(14)))
     anisotropy = rng.uniform(1, 4)
     labels = np.zeros(shape, np.int32)
     brightness = [0.0]
-    fill = rng.uniform(0.05, 0.45)
+    fill = rng.uniform(0.1, 0.7)
     cluster = rng.uniform(0.25, 0.6) * np.array(shape[1:])  # embryos and spheroids, not carpets
     middle = np.array(shape[1:]) / 2
     attempts = int(fill * np.prod(shape) * anisotropy / (4.19 * radius**3)) + 4
@@ -54,8 +54,8 @@ def nuclei_volume(
     depth = np.arange(shape[0])[:, None, None] / shape[0]
     signal *= np.exp(-rng.uniform(0, 1.5) * depth).astype(np.float32)
     blur = rng.uniform(0.4, 1.6)
-    signal = ndimage.gaussian_filter(signal, (rng.uniform(0.3, 1.6), blur, blur))
-    signal += rng.uniform(0, 0.3) * ndimage.gaussian_filter(signal, (2, 8, 8))
+    signal = ndimage.gaussian_filter(signal, (rng.uniform(0.3, 1.8), blur, blur))
+    signal += rng.uniform(0, 0.6) * ndimage.gaussian_filter(signal, (3, 8, 8))
     return signal / max(float(np.percentile(signal, 99.8)), 1e-3), labels
 
 

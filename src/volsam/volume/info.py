@@ -133,11 +133,9 @@ def require_voxel_size(info: VolumeInfo) -> Size:
 
 def unit_name(unit: str) -> str:
     """Spell a unit as OME-Zarr does (``µm`` → ``micrometer``); unknown units stay as they are."""
-    text = unit.strip().replace("\\u00B5", "µ").replace("\\u00b5", "µ")
+    text = unit.strip().replace("\\u00B5", "µ")  # as ImageJ escapes it
     name = text.lower().replace("metre", "meter")
-    return _SPELLINGS.get(
-        text, _SPELLINGS.get(name, name.removesuffix("s") if name != "s" else name)
-    )
+    return _SPELLINGS.get(text, _SPELLINGS.get(name, name.removesuffix("s")))
 
 
 def convert(value: Sequence[float], source: str, target: str) -> Size | None:

@@ -1,0 +1,104 @@
+"""Scores of the embedded model on the validation images, beside simpler methods.
+
+``python -m volsam.train.evaluate_embedded --data ../shared/data`` prints the table of the model
+card. Thresholds are never tuned on these images: the network's come with the model, the classical
+baseline's are found on the same held-out training images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from volsam.evaluate.baselines import WatershedParameters, candidates, otsu_watershed
+from volsam.segment.ais import AisParameters, segment_ais
+from volsam.train.data import Example, hold_out, load_dsb2018
+from volsam.train.duplicates import near_duplicates
+from volsam.train.predict import predict_maps
+from volsam.train.publish import load_run
+from volsam.train.tune import mean_scores
+
+Segment = Callable[[NDArray[np.float32]], NDArray[Any]]
+EMBEDDED = Path(__file__).parents[1] / "models" / "embedded"
+
+
+def model_segmenter(folder: Path) -> Segment:
+    """Build the function from an image to instances for a published model."""
+    network, _ = load_run(folder)
+    parameters = AisParameters(**json.loads((folder / "model.json").read_text())["ais"])
+    return lambda image: segment_ais(*predict_maps(network, image), parameters)
+
+
+def classical_segmenter(tuning: Sequence[Example]) -> Segment:
+    """Build Otsu's threshold with a distance watershed, set up on the tuning images."""
+    truths = [example.labels for example in tuning]
+
+    def quality(parameters: WatershedParameters) -> float:
+        labels = [otsu_watershed(example.image, None, parameters) for example in tuning]
+        return mean_scores(labels, truths)["mSA"]
+
+    best = max(candidates(2), key=quality)
+    return lambda image: otsu_watershed(image, None, best)
+
+
+def evaluate(data: Path, models: dict[str, Path]) -> list[dict[str, Any]]:
+    """Score every method on all validation images and on those without a near-duplicate.
+
+    Parameters
+    ----------
+    data : Path
+        Folder of the annotated data.
+    models : dict
+        Folders of published models by the name to show.
+
+    Returns
+    -------
+    list of dict
+        One row per method and set of images: method, images, n, mSA, SA50, SA75.
+    """
+    train, val = load_dsb2018(data, "train"), load_dsb2018(data, "val")
+    _, tuning = hold_out(train, 32)
+    doubles = near_duplicates(val, train)
+    methods = {"Otsu and distance watershed": classical_segmenter(tuning)}
+    methods |= {name: model_segmenter(folder) for name, folder in models.items()}
+    rows = []
+    for method, segment in methods.items():
+        labels = [segment(example.image) for example in val]
+        for images, chosen in {
+            "all": range(len(val)),
+            "no near-duplicate": [i for i, e in enumerate(val) if e.name not in doubles],
+        }.items():
+            scores = mean_scores([labels[i] for i in chosen], [val[i].labels for i in chosen])
+            rows.append({"method": method, "images": images, "n": len(chosen), **scores})
+    return rows
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Format rows as a Markdown table."""
+    lines = ["| method | validation images | n | mSA | SA50 | SA75 |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        scores = " | ".join(f"{row[key]:.3f}" for key in ("mSA", "SA50", "SA75"))
+        lines.append(f"| {row['method']} | {row['images']} | {row['n']} | {scores} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--model", type=Path, default=EMBEDDED, help="folder of a published model")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print(table(evaluate(arguments.data, {"embedded model": arguments.model})))
+
+
+if __name__ == "__main__":
+    main()
