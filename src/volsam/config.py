@@ -162,18 +162,15 @@ class Ais(Section):
 class Stitch(Section):
     """Joining fragments across tiles and slices into 3D objects."""
 
-    method: Literal["volsam", "micro-sam"] = "volsam"
-    """`volsam` is symmetric in z; `micro-sam` weighs slices as that program does."""
     tile_threshold: Fraction = 0.4
     """Intersection over union in the common halo above which two tiles' fragments attract."""
-    slice_threshold: Fraction = 0.3
-    """Intersection over union above which fragments of neighbouring slices attract."""
+    slice_threshold: Fraction = 0.45
+    """Similarity above which fragments of neighbouring slices attract: the mean of their
+    intersection over union and of the overlap over the smaller one."""
+    skip_threshold: Fraction = 0.5
+    """The same for fragments further apart; such edges mend slices that are missing or wrong."""
     max_gap: int = Field(default=1, ge=0, le=8)
     """Missing slices that an object may bridge; they are filled in."""
-    gap_penalty: float = Field(default=0.5, ge=0)
-    """Log-odds by which each missing slice weakens an edge."""
-    repulsion: float = Field(default=1.0, ge=0)
-    """Log-odds against joining two fragments of a slice that compete for one of the next."""
     min_extent: int = Field(default=2, ge=1)
     """Objects in fewer slices are dropped, unless the volume has fewer."""
 

@@ -32,7 +32,7 @@ def test_same_maps(norm: str, transposed: bool, features: tuple[int, ...]) -> No
     decoder = plain(norm=norm, transposed=transposed, features=features)
     expected = decoder(embeddings)
     maps = FusedDecoder(decoder)(embeddings)
-    assert (maps - expected).abs().max() < 1e-5
+    assert (maps - expected).abs().max() < 3e-5
     assert torch.equal(embeddings, kept)
 
 

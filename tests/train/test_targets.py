@@ -20,7 +20,7 @@ def reference(labels: np.ndarray) -> np.ndarray:
     for region in regionprops(objects):
         box, mask = region.slice, region.image
         center = tuple(np.round(region.centroid).astype(int) - [s.start for s in box])
-        depth = np.where(mask, ndimage.distance_transform_edt(~boundaries[box]), 0)
+        depth = np.where(mask, ndimage.distance_transform_edt(~boundaries[box]), -1)
         deepest = np.unravel_index(np.argmax(depth), depth.shape)
         if not mask[center]:
             center = deepest

@@ -132,6 +132,28 @@ def view(
     open_viewer(folder, screenshot)
 
 
+@app.command("merge-slices")
+def merge_slices(
+    labels: Annotated[Path, typer.Argument(help="Labels of slices: Zarr, OME-Zarr or TIFF, zyx.")],
+    output: Annotated[Path, typer.Argument(help="OME-Zarr to write.")],
+    method: Annotated[
+        str, typer.Option(help="volsam, or micro-sam for its exact result.")
+    ] = "volsam",
+    gap_closing: Annotated[
+        int | None, typer.Option(min=0, help="Slices that may be missing.")
+    ] = None,
+    min_extent: Annotated[
+        int | None, typer.Option(min=0, help="Fewest slices of an object.")
+    ] = None,
+    unique_ids: Annotated[bool, typer.Option(help="An id occurs in one slice only.")] = False,
+    key: Annotated[str | None, typer.Option(help="Array within a Zarr or HDF5 file.")] = None,
+) -> None:
+    """Merge 2D labels of slices, of whatever origin, into 3D objects."""
+    from volsam.cli.merge import merge_file
+
+    merge_file(labels, output, key, method, gap_closing, min_extent, unique_ids)
+
+
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where to write the volume.")] = Path("demo"),

@@ -30,7 +30,9 @@ def print_summary(config: Config) -> None:
         print(f"  report   {paths.report}")
         if paths.metrics.is_file():
             metrics = json.loads(paths.metrics.read_text(encoding="utf-8"))
-            print(f"  score    SA50 {metrics['SA50']:.3f}, mSA {metrics['mSA']:.3f} against the truth")
+            print(
+                f"  score    SA50 {metrics['SA50']:.3f}, mSA {metrics['mSA']:.3f} against the truth"
+            )
             if baseline := metrics.get("baseline"):
                 name = baseline.get("name", "classical baseline")
                 print(f"           SA50 {baseline['SA50']:.3f}, mSA {baseline['mSA']:.3f}: {name}")

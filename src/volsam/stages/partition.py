@@ -37,7 +37,7 @@ class PartitionStage(Stage[Partition]):
         """Thresholds and filters."""
         stitch, objects = self.config.stitch, self.config.objects
         return StitchParameters(
-            **stitch.model_dump(exclude={"method"}),
+            **stitch.model_dump(),
             min_size=objects.min_size,
             max_size=objects.max_size or 0,
         )

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from volsam.models.tiny_vit import TinyViT
 from volsam.models.unetr import UNETR
+from volsam.train.plain_unet import PlainUNet
+from volsam.train.recipe import TrainRecipe
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
@@ -37,3 +39,10 @@ class AisNetwork(nn.Module):
         """Map images (n, 3, h, w) in 0..255 to logits of the AIS maps, (n, 3, h, w)."""
         images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         return self.decoder.logits(self.image_encoder(images))
+
+
+def build_network(recipe: TrainRecipe) -> nn.Module:
+    """Build the network a recipe asks for, with random weights."""
+    if recipe.plain_unet:
+        return PlainUNet(recipe.plain_unet)
+    return AisNetwork(recipe.encoder, recipe.decoder)

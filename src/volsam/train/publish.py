@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.torch import load_file
+from torch import nn
 
 from volsam.train.data import hold_out, load_dsb2018
-from volsam.train.network import AisNetwork
+from volsam.train.network import build_network
 from volsam.train.predict import predict_maps
 from volsam.train.recipe import TrainRecipe
 from volsam.train.tune import tune_ais
@@ -28,10 +29,10 @@ DATA = [
 ]
 
 
-def load_run(folder: Path) -> tuple[AisNetwork, TrainRecipe]:
+def load_run(folder: Path) -> tuple[nn.Module, TrainRecipe]:
     """Build the network of a run with its weights."""
     recipe = TrainRecipe.from_file(folder / "recipe.yaml")
-    network = AisNetwork(recipe.encoder, recipe.decoder)
+    network = build_network(recipe)
     network.load_state_dict(load_file(folder / "weights.safetensors"))
     return network.eval(), recipe
 

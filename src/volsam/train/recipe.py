@@ -78,6 +78,8 @@ class TrainRecipe(Part):
     """Arguments of `volsam.models.tiny_vit.TinyViT`."""
     decoder: dict[str, Any] = {}
     """Arguments of `volsam.models.unetr.UNETR`."""
+    plain_unet: int | None = None
+    """Train a plain U-Net with this many filters instead, to compare with."""
     data: DataRecipe = DataRecipe()
     optimiser: OptimiserRecipe = OptimiserRecipe()
     initial_weights: str | None = None

@@ -6,6 +6,9 @@ objects at once. Both distances are normalised per object to 0..1, and are 1 in 
 * centre distance: Euclidean distance to the object's centre pixel, over its maximum;
 * boundary distance: one minus the distance to the object's inner boundary over its maximum, so it
   is 0 at the most inner pixel and 1 at the border.
+
+One difference: the centre of a thin curved object, all of it border and its centroid outside, is a
+pixel of the object here, where torch_em takes the corner of its bounding box.
 """
 
 from __future__ import annotations

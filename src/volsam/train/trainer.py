@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from volsam.train.data import CropDataset, training_groups
 from volsam.train.loss import ais_loss
-from volsam.train.network import AisNetwork
+from volsam.train.network import build_network
 from volsam.train.recipe import OptimiserRecipe, TrainRecipe
 
 SAVE_EVERY = 300.0  # seconds
@@ -49,7 +49,7 @@ def train(recipe: TrainRecipe, output: Path, report: Callable[[str], None] = pri
     crops = CropDataset(groups, recipe.data, settings.steps * settings.batch, recipe.seed)
     loader = DataLoader(crops, settings.batch, num_workers=recipe.workers)
 
-    network = AisNetwork(recipe.encoder, recipe.decoder)
+    network = build_network(recipe)
     if recipe.initial_weights:
         network.load_state_dict(load_file(recipe.initial_weights))
     network = network.to(device, memory_format=torch.channels_last)
