@@ -49,15 +49,22 @@ def read_slice(labels: SliceStack, z: int) -> Slice:
     return current if current.dtype.itemsize >= 4 else current.astype(np.uint32)
 
 
-def edges_between(lower: Slice, upper: Slice) -> NDArray[np.void]:
+def edges_between(
+    lower: Slice, upper: Slice, present: NDArray[np.int64], size: NDArray[np.int64]
+) -> NDArray[np.void]:
     """Overlaps of two neighbouring slices as fractions of the lower object.
+
+    Parameters
+    ----------
+    lower, upper : (y, x) unsigned integers
+    present, size : int64 (k,)
+        Labels of the lower slice and their pixel counts, from `present_labels`.
 
     Returns
     -------
     (n,) structured array with fields lower, upper (uint64) and fraction (float64)
     """
     ids_lower, ids_upper, count = count_overlaps(lower, upper)
-    present, size = present_labels(lower)
     if size.sum() == lower.size:  # no background: micro-sam drops the smallest label instead of 0
         keep = ids_lower != present[0]
         ids_lower, ids_upper, count = ids_lower[keep], ids_upper[keep], count[keep]

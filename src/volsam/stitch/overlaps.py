@@ -61,11 +61,11 @@ def count_overlaps(
     ids_a, ids_b, count : int64 (n,)
         One entry per overlapping pair, sorted by (ids_a, ids_b).
     """
-    both = np.flatnonzero((a != 0) & (b != 0))
-    if both.size == 0:
+    both = (a != 0) & (b != 0)
+    if not both.any():
         none = np.empty(0, np.int64)
         return none, none, none
-    (low_a, in_a), (low_b, in_b) = (_shift_down(x.ravel()[both]) for x in (a, b))
+    (low_a, in_a), (low_b, in_b) = (_shift_down(x[both]) for x in (a, b))
     base = int(in_b.max()) + 1
     n_keys = (int(in_a.max()) + 1) * base
     if n_keys >= 2**62:  # labels too far apart: number them densely first
@@ -84,9 +84,12 @@ def count_overlaps(
 
 def present_labels(labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Labels that occur, sorted and without the background, and their pixel counts."""
-    foreground = labels.ravel()[np.flatnonzero(labels)]
-    if foreground.size == 0:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
+    if int(labels.max(initial=0)) <= labels.size:
+        histogram = np.bincount(labels.ravel())
+        histogram[:1] = 0
+        present = np.flatnonzero(histogram)
+        return present, histogram[present]
+    foreground = labels[labels != 0]
     low, shifted = _shift_down(foreground)
     if int(shifted.max()) > max(_DENSE_KEYS, 4 * shifted.size):
         present, count = fastremap.unique(shifted, return_counts=True)

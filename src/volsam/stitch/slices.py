@@ -126,8 +126,9 @@ def _merge_like_micro_sam(labels: SliceStack, out: Any, gap_closing: int, min_z_
     below: Slice | None = None
     for z, current in enumerate(stack):
         if below is not None:
-            edges.append(micro_sam.edges_between(below, current))
-        ids.append(present_labels(current)[0])
+            edges.append(micro_sam.edges_between(below, current, ids[-1], size))
+        present, size = present_labels(current)
+        ids.append(present)
         if closing:
             out[z] = current
         below = current

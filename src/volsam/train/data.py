@@ -59,7 +59,7 @@ def normalise(image: NDArray[np.generic]) -> NDArray[np.float32]:
     """Scale an image so that its 1st and 99.8th percentiles become 0 and 1, as prediction does."""
     values = image.astype(np.float32)
     low, high = np.percentile(values, PERCENTILES)
-    return (values - low) / max(high - low, 1e-6)
+    return ((values - low) / max(high - low, 1e-6)).astype(np.float32)
 
 
 def load_dsb2018(root: Path, split: str) -> list[Example]:
@@ -156,13 +156,11 @@ def training_groups(
 ) -> tuple[list[tuple[float, list[Example]]], list[Example]]:
     """Load everything to train on, and the examples held out for tuning."""
     kept, tuning = hold_out(load_dsb2018(root, "train"), recipe.tuning_images)
-    synthetic = [
-        Example(f"synthetic-{number}", image, labels)
-        for number, (image, labels) in enumerate(nuclei_slices(seed, recipe.synthetic_volumes))
-    ]
-    groups = [
-        (recipe.dsb2018, kept),
-        (recipe.stardist, load_stardist(root)),
-        (recipe.synthetic, synthetic),
-    ]
-    return [group for group in groups if group[0] > 0 and group[1]], tuning
+    groups = [(recipe.dsb2018, kept)]
+    if recipe.stardist:
+        groups.append((recipe.stardist, load_stardist(root)))
+    if recipe.synthetic:
+        slices = nuclei_slices(seed, recipe.synthetic_volumes)
+        synthetic = [Example(f"synthetic-{n}", *pair) for n, pair in enumerate(slices)]
+        groups.append((recipe.synthetic, synthetic))
+    return groups, tuning
