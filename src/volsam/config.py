@@ -16,19 +16,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from volsam.errors import VolsamError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+PathText = Annotated[str, Field(min_length=1)]
 Range = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
 
 
 class Section(BaseModel):
     """Base of all sections: immutable, no unknown keys, descriptions from the field texts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class VoxelSize(Section):
@@ -60,7 +63,7 @@ class Region(Section):
 class Sample(Section):
     """One image to segment."""
 
-    image: str
+    image: PathText
     """Path of an OME-Zarr, TIFF, folder of TIFFs, plain Zarr or HDF5 file."""
     axes: Annotated[str, Field(pattern=r"^[tczyxs]{1,6}$")] | None = None
     """Order of the axes, letters of `t c z y x`, where the file does not say."""
@@ -78,11 +81,11 @@ class Sample(Section):
     """Unit of `voxel_size`, as OME-Zarr spells it; micrometer if neither stated nor in the file."""
     region: Region | None = None
     """Region of interest in voxels; the rest stays background."""
-    mask: str | None = None
+    mask: PathText | None = None
     """Label or mask volume of the same shape; tiles where it is zero are skipped."""
     mask_key: str | None = None
     """Array within the mask file."""
-    truth: str | None = None
+    truth: PathText | None = None
     """True labels of the same shape; asks for `metrics.json`."""
     truth_key: str | None = None
     """Array within the truth file."""
@@ -246,11 +249,11 @@ class Compute(Section):
 class Config(Section):
     """What to run."""
 
-    results: str = "results"
+    results: PathText = "results"
     """Folder of all results."""
     task: Literal["segment"] = "segment"
     """What to do."""
-    model: str = "embedded"
+    model: PathText = "embedded"
     """Name in the registry, `embedded`, a checkpoint's path (`encoder.pt::decoder.pt` if in two
     files), or `predictions:<path>` for stored predictions (an array 3, z, y, x)."""
     samples: dict[Name, Sample] = Field(min_length=1)
@@ -265,6 +268,13 @@ class Config(Section):
     output: Output = Output()
     evaluate: Evaluate = Evaluate()
     compute: Compute = Compute()
+
+    @field_validator("model")
+    @classmethod
+    def _named(cls, model: str) -> str:
+        if model.startswith(":") or model.endswith(":"):
+            raise ValueError("a path is missing beside the colon")
+        return model
 
     def of_sample(self, name: str) -> Config:
         """The configuration of one sample, its overrides applied."""
@@ -281,7 +291,8 @@ class Config(Section):
                     f"use one of {', '.join(k for k in data if k not in ('samples', 'results'))}."
                 )
             known = data[section]
-            data[section] = {**known, **values} if isinstance(known, dict) else values
+            both = isinstance(known, dict) and isinstance(values, dict)
+            data[section] = {**known, **values} if both else values
         plain = sample.model_dump(mode="json", exclude={"overrides"})
         return validate({**data, "samples": {name: plain}})
 
@@ -318,7 +329,9 @@ def validate(data: Mapping[str, Any]) -> Config:
 def load(path: str | Path) -> Config:
     """Read a YAML or JSON configuration file, or a JSON text that starts with ``{``."""
     text = str(path)
+    name = "given as text"
     if not text.lstrip().startswith("{"):
+        name = text
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -329,9 +342,9 @@ def load(path: str | Path) -> Config:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
-        raise VolsamError(f"The configuration {path} is no valid YAML{where}; mend it.") from None
+        raise VolsamError(f"The configuration {name} is no valid YAML{where}; mend it.") from None
     if not isinstance(data, dict):
-        raise VolsamError(f"The configuration {path} holds no keys; start from config/README.md.")
+        raise VolsamError(f"The configuration {name} holds no keys; start from config/README.md.")
     return validate(data)
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from volsam.volume.store import writing
+
 
 @dataclass(frozen=True)
 class SamplePaths:
@@ -95,18 +97,25 @@ class SamplePaths:
 
 
 def replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file under a temporary name beside `path` and rename it into place when complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-    os.close(handle)
-    partial = Path(name)
-    try:
-        write(partial)
-        partial.chmod(0o644)
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    """Write a file under a temporary name beside `path` and rename it into place when complete.
+
+    Raises
+    ------
+    VolsamError
+        If the disk is full or the folder may not be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+        os.close(handle)
+        partial = Path(name)
+        try:
+            write(partial)
+            partial.chmod(0o644)
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -43,7 +43,8 @@ def test_objects_touch_and_show(demo: Demo) -> None:
     assert touching.size > 0.4 * truth.max()
     mean = ndi.mean(demo.image, truth, np.arange(truth.max() + 1))
     assert (mean[1:] > mean[0]).mean() > 0.95
-    assert mean[1:].max() > 3 * mean[1:].min()  # dim ones among bright ones
+    signal = mean[1:] - 100
+    assert signal.max() > 3 * signal.min()  # dim ones among bright ones
 
 
 def test_hard_for_the_classical_baseline() -> None:

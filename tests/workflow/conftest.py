@@ -1,113 +1,41 @@
-"""Snakemake on tiny volumes, in a folder of its own."""
+"""Tiny volumes and working folders for Snakemake."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 import scenes
-import yaml
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from flow import Workflow
 
 
-class Workflow:
-    """A working folder with a configuration, and `snakemake` run in it as a user would."""
-
-    def __init__(self, folder: Path, data: dict[str, Any]) -> None:
-        self.folder, self.data = folder, data
-        self.paths = scenes.SamplePaths(data["results"], scenes.SAMPLE)
-        self.processes: list[subprocess.Popen[str]] = []
-
-    @property
-    def config(self) -> Path:
-        """The configuration as it is now."""
-        path = self.folder / "config.yaml"
-        path.write_text(yaml.safe_dump(self.data))
-        return path
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start Snakemake; its output goes to one file per run."""
-        command = [
-            *(sys.executable, "-m", "snakemake"),
-            *("--snakefile", str(REPOSITORY / "workflow" / "Snakefile")),
-            *("--workflow-profile", str(REPOSITORY / "profiles" / "local")),
-            *("--configfile", str(self.config)),
-            *("--cores", "2", *arguments),
-        ]
-        return self._start(command)
-
-    def start_stage(self, stage: str, workers: int = 2) -> subprocess.Popen[str]:
-        """Start one stage without Snakemake."""
-        command = [sys.executable, "-m", "volsam", "run", stage, "--config", str(self.config)]
-        return self._start([*command, "--sample", scenes.SAMPLE, "--workers", str(workers)])
-
-    def _start(self, command: list[str]) -> subprocess.Popen[str]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f"run{len(self.processes)}.txt").open("w") as log:
-            process = subprocess.Popen(
-                command, cwd=self.folder, stdout=log, stderr=subprocess.STDOUT, text=True
-            )
-        self.processes.append(process)
-        return process
-
-    def log(self, number: int = -1) -> str:
-        """What a run said."""
-        number %= len(self.processes)
-        return (self.folder / f"run{number}.txt").read_text()
-
-    def run(self, *arguments: str) -> list[str]:
-        """Run to the end; returns the stages that ran, in order."""
-        process = self.start(*arguments)
-        process.wait(timeout=280)
-        assert process.returncode == 0, self.log()
-        return self.stages_run()
-
-    def stages_run(self, number: int = -1) -> list[str]:
-        """Stages whose jobs a run started, by their messages."""
-        suffix = f" {scenes.SAMPLE}"
-        return [
-            line.split()[-2]
-            for line in self.log(number).splitlines()
-            if line.startswith("Job ") and line.endswith(suffix)
-        ]
-
-    def marker(self, stage: str) -> dict[str, Any]:
-        """Marker of a finished stage."""
-        marker: dict[str, Any] = json.loads(self.paths.marker(stage).read_text())
-        return marker
-
-    def end(self) -> None:
-        """Kill what is left of the runs of this test."""
-        for process in self.processes:
-            if process.poll() is None:
-                for child in [*psutil.Process(process.pid).children(recursive=True)]:
-                    os.kill(child.pid, signal.SIGKILL)
-                process.kill()
-                process.wait()
-
-
-@pytest.fixture
-def workflow(tmp_path: Path) -> Iterator[Workflow]:
-    """A tiny volume ready to be segmented from stored predictions."""
-    scene = tmp_path / "scene"
+def make(folder: Path) -> Workflow:
+    """A volume of a few cells, a configuration, and a folder to work in."""
+    scene = folder / "scene"
     scenes.write_scene(scene, scenes.cells((5, 60, 70), 25, (7, 10), 0))
     data = scenes.settings(
         scene,
-        tmp_path / "run" / "results",
+        folder / "run" / "results",
         halo=10,
         compute={"block_slices": 3, "block_tiles": 2},
         output={"chunk": [4, 32, 32], "shard": [4, 64, 64]},
     )
-    flow = Workflow(tmp_path / "run", data)
-    flow.folder.mkdir()
+    return Workflow(folder / "run", data)
+
+
+@pytest.fixture
+def workflow(tmp_path: Path) -> Iterator[Workflow]:
+    """A workflow that nothing has run."""
+    flow = make(tmp_path)
+    yield flow
+    flow.end()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workflow]:
+    """A finished workflow that the tests of a module share; each leaves it finished."""
+    flow = make(tmp_path_factory.mktemp("workflow"))
+    assert flow.run() == [*scenes.STAGES, "report"]
     yield flow
     flow.end()

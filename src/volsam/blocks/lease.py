@@ -27,6 +27,7 @@ import psutil
 
 from volsam.errors import VolsamError
 from volsam.paths import write_json
+from volsam.volume.store import writing
 
 RENEWAL = 5.0
 EXPIRY = 60.0
@@ -78,7 +79,8 @@ def lease(path: Path, purpose: str, *, wait: float = 24 * 3600.0) -> Iterator[No
     token = uuid.uuid4().hex
     deadline = time.monotonic() + wait
     told = False
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
     while not _acquire(path, purpose, token):
         other = holder(path)
         if other is not None:
@@ -117,7 +119,7 @@ def _acquire(path: Path, purpose: str, token: str) -> bool:
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
     # The kernel drops the guard when its holder dies, so a kill in here blocks nobody.
-    with path.with_name(f"{path.name}.guard").open("w") as guard:
+    with writing(path), path.with_name(f"{path.name}.guard").open("w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
         if holder(path) is not None:
             return False

@@ -10,6 +10,7 @@ Invariants
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from volsam.paths import SamplePaths
+from volsam.volume.store import writing
 
 
 def record_path(paths: SamplePaths, stage: str) -> Path:
@@ -78,19 +80,22 @@ class Ledger:
         self._file: IO[bytes] | None = None
 
     def __enter__(self) -> Ledger:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.resumed:
-            self._file = self.path.open("r+b")
-            self._file.truncate(self._good)
-            self._file.seek(self._good)
-        else:
-            # Empty until `begin`: a kill while output is reset must not look like progress.
-            self._file = self.path.open("wb")
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.resumed:
+                self._file = self.path.open("r+b")
+                self._file.truncate(self._good)
+                self._file.seek(self._good)
+            else:
+                # Empty until `begin`: a kill while output is reset must not look like progress.
+                self._file = self.path.open("wb")
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            self._file.close()
+            # Every line is flushed: only one that the disk had no room for can fail again here.
+            with contextlib.suppress(OSError):
+                self._file.close()
             self._file = None
 
     def begin(self) -> None:
@@ -105,9 +110,10 @@ class Ledger:
     def _line(self, entry: dict[str, Any]) -> None:
         if self._file is None:
             raise RuntimeError("the ledger is not open")
-        self._file.write(json.dumps(entry, sort_keys=True).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with writing(self.path):
+            self._file.write(json.dumps(entry, sort_keys=True).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self.records.values())

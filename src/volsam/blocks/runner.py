@@ -27,6 +27,7 @@ from volsam.blocks.ledger import Ledger, record_path
 from volsam.blocks.stage import Attempt, Block, Stage
 from volsam.errors import VolsamError
 from volsam.paths import write_json
+from volsam.volume.store import writing
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -71,11 +72,12 @@ def run_stage(
         started = time.monotonic()
         digest = stage.digest()
         with Ledger(stage.paths.ledger(stage.name), digest) as ledger:
-            if ledger.resumed:
-                stage.sweep()
-            else:
-                stage.reset()
-                ledger.begin()
+            with writing(stage.paths.folder):
+                if ledger.resumed:
+                    stage.sweep()
+                else:
+                    stage.reset()
+                    ledger.begin()
             blocks = stage.blocks()
             pending = [block for block in blocks if block.id not in ledger.records]
             done = len(blocks) - len(pending)

@@ -11,11 +11,24 @@ from volsam.errors import VolsamError
 
 
 def main() -> None:
-    """Entry point: a `VolsamError` becomes one sentence and exit code 1."""
+    """Entry point: what the user can mend becomes one sentence and exit code 1.
+
+    A wrong option is exit code 2 with the usage, an interruption 130; faults of ours keep their
+    traceback.
+    """
     from volsam.cli.app import app
 
     try:
-        app(standalone_mode=False)
-    except VolsamError as error:
-        print(f"error: {error}", file=sys.stderr)
+        app()
+    except (VolsamError, OSError, MemoryError) as error:
+        print(f"error: {_sentence(error)}", file=sys.stderr)
         sys.exit(1)
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "Memory ran out; lower compute.batch, compute.block_tiles or tiles.size."
+    if isinstance(error, OSError):
+        where = error.filename or "a file or the network"
+        return f"Cannot use {where} ({error.strerror or error}); mend that and try again."
+    return str(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from volsam.blocks.stage import Job
 from volsam.config import Config
+from volsam.stages.evaluate import open_truth
 from volsam.stages.ingest import Ingest
 from volsam.stages.plan import Plan
 
@@ -18,11 +19,14 @@ def print_forecast(config: Config, sample: str, workers: int) -> None:
     """
     job = Job(config, sample)
     ingest, stage = Ingest(job), Plan(job)
-    for warning in ingest.volume.info.warnings:
-        print(f"warning: {warning}")
+    ingest.check_output()
     chosen = stage.sample
     image = {"path": chosen.image, "key": chosen.key, "axes": chosen.axes}
     plan, expected = stage.resolve(image, sample_voxels=False)
+    if chosen.truth is not None:
+        open_truth(chosen, plan.shape)
+    for warning in stage.warnings:
+        print(f"warning: {warning}")
     print(f"sample      {sample}: {chosen.image}")
     if not ingest.in_place:
         print(f"ingest      {ingest.volume.info.format} is copied to {job.paths.store}")

@@ -125,7 +125,8 @@ def load_model(
     need_decoder : bool
         Refuse a model without the decoder for automatic instance segmentation.
     compile : bool
-        Compile the encoder with torch: the first call takes a minute and needs a C++ compiler.
+        Compile the encoder with torch on a GPU; the first call takes a minute. Without effect on a
+        CPU, where the encoder's own layers are twice as fast as what torch compiles.
     allow_pickle : bool
         See `checkpoint.read_checkpoint`.
 
@@ -200,7 +201,7 @@ class Model:
         self.device, self._dtype, self.sam = device, dtype, sam
         self._encoder: Any = _place_encoder(encoder.eval(), device, dtype)
         self._decoder = None if decoder is None else _place_decoder(decoder, device, dtype)
-        if compile:
+        if compile and device.type != "cpu":
             self._encoder = torch.compile(self._encoder)
 
     def embed(self, images: Tensor) -> Tensor:

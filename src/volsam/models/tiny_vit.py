@@ -36,7 +36,7 @@ class ConvNorm(nn.Sequential):
 class PatchEmbed(nn.Module):
     """Two 3x3 convolutions from the image to the first stage."""
 
-    def __init__(self, channels: int, dim: int, strides: tuple[int, int]) -> None:
+    def __init__(self, channels: int, dim: int, strides: Sequence[int]) -> None:
         super().__init__()
         self.seq = nn.Sequential(
             ConvNorm(channels, dim // 2, 3, strides[0]),
@@ -57,7 +57,7 @@ class Bottleneck(nn.Module):
         self.conv1 = ConvNorm(dim, hidden)
         self.conv2 = ConvNorm(hidden, hidden, 3, groups=hidden)
         self.conv3 = ConvNorm(hidden, dim)
-        nn.init.zeros_(self.conv3.bn.weight)  # starts as the identity
+        nn.init.zeros_(self.conv3.get_parameter("bn.weight"))  # starts as the identity
 
     def forward(self, x: Tensor) -> Tensor:
         return F.gelu(x + self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x))))))
@@ -208,7 +208,7 @@ class TinyViT(nn.Module):
         depths: Sequence[int] = (2, 2, 6, 2),
         num_heads: Sequence[int] = (2, 4, 5, 10),
         window_sizes: Sequence[int] = (7, 7, 14, 7),
-        patch_strides: tuple[int, int] = (2, 2),
+        patch_strides: Sequence[int] = (2, 2),
         stage_strides: Sequence[int] = (2, 2, 1),
         mlp_ratio: float = 4.0,
         expand_ratio: float = 4.0,
@@ -223,7 +223,7 @@ class TinyViT(nn.Module):
         self.img_size = image_size  # the name segment_anything's Sam reads
         self.stride = math.prod((*patch_strides, *stage_strides))
         self.out_channels = neck_channels
-        self.patch_embed = PatchEmbed(in_channels, embed_dims[0], tuple(patch_strides))
+        self.patch_embed = PatchEmbed(in_channels, embed_dims[0], patch_strides)
         self.layers = nn.ModuleList()
         for index, (dim, depth) in enumerate(zip(embed_dims, depths, strict=True)):
             heads, window = num_heads[index], window_sizes[index]

@@ -19,6 +19,7 @@ from volsam.blocks.stage import Attempt, Block, Job, Stage
 from volsam.errors import VolsamError
 from volsam.segment.tiles import TileReader
 from volsam.stages.runplan import RunPlan
+from volsam.volume.store import writing
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +82,8 @@ class EmbeddingStore:
             row, column = self.plan.grid.position(tile)
             place = (z, row, column)
             shard[tuple(p - s for p, s in zip(place, block.box.start, strict=True))] = embedding
-        array[block.box.slices] = shard
+        with writing(self.path):
+            array[block.box.slices] = shard
         return int(shard.nbytes)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from volsam.blocks.stage import Attempt, Block, Job, Stage
+from volsam.config import Sample
 from volsam.errors import VolsamError
 from volsam.evaluate.contingency import Contingency
 from volsam.evaluate.metrics import score
@@ -24,6 +25,24 @@ from volsam.volume.source import Volume, open_volume
 
 BLOCK = (16, 1024, 1024)
 LARGEST_BASELINE = 2**26
+
+
+def open_truth(sample: Sample, shape: tuple[int, int, int]) -> Volume:
+    """The true labels of a sample, which must have the image's shape."""
+    if sample.truth is None:
+        raise VolsamError(f"The sample of {sample.image} names no truth; add truth: <path> to it.")
+    axes = "zyx" if shape[0] > 1 else None
+    truth = open_volume(sample.truth, key=sample.truth_key, axes=axes)
+    if truth.info.shape != shape:
+        raise VolsamError(
+            f"The truth {sample.truth} has shape {truth.info.shape} and the image {shape}; give "
+            "true labels of the image's shape."
+        )
+    if truth.info.dtype.startswith("float"):
+        raise VolsamError(
+            f"The truth {sample.truth} holds {truth.info.dtype}; give object numbers, which are whole."
+        )
+    return truth
 
 
 class Evaluate(Stage[Contingency]):
@@ -40,16 +59,7 @@ class Evaluate(Stage[Contingency]):
 
     def truth(self) -> Volume:
         """The true labels."""
-        if self.sample.truth is None:
-            raise VolsamError(f"Sample {self.job.sample} names no truth; add truth: <path> to it.")
-        axes = "zyx" if self.plan.shape[0] > 1 else None
-        truth = open_volume(self.sample.truth, key=self.sample.truth_key, axes=axes)
-        if truth.info.shape != self.plan.shape:
-            raise VolsamError(
-                f"The truth {self.sample.truth} has shape {truth.info.shape} and the image "
-                f"{self.plan.shape}; give true labels of the image's shape."
-            )
-        return truth
+        return open_truth(self.sample, self.plan.shape)
 
     def blocks(self) -> list[Block]:
         self.truth()

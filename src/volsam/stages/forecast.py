@@ -116,13 +116,15 @@ def forecast(
     block_pixels = plan.block_slices * (plan.block_tiles * outer) ** 2
     # Image, labels as written, labels by tile and a copy while compressing.
     worker = block_pixels * (np.dtype(plan.dtype).itemsize + 3 * 4) + plan.batch * outer**2 * 4 * 8
+    worker += psutil.Process().memory_info().rss
+    # What does not fit is refused by `check`; to time it would be the end of this process.
+    timed = timed and worker < psutil.virtual_memory().total
     seconds: float | None = outer**2 / 1e6 * POSTPROCESSING
     embedding = 0
     if model is not None:
         embedding = int(np.prod(model.embedding_shape)) * (4 if model.precision == "fp32" else 2)
         network = _time_tile(plan, model) if timed else None
         seconds = None if network is None or seconds is None else network + seconds
-    worker += psutil.Process().memory_info().rss
     return Forecast(
         tiles=tiles,
         blocks=len(blocks),

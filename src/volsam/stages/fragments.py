@@ -24,6 +24,7 @@ import numpy.typing as npt
 from volsam.blocks.stage import Block
 from volsam.geometry import Box
 from volsam.paths import SamplePaths, replace, sweep
+from volsam.volume.store import writing
 
 if TYPE_CHECKING:
     import zarr
@@ -96,7 +97,8 @@ class FragmentStore:
             columns["tile"].append(np.full(count, tile, np.int32))
             columns["local"].append(np.arange(1, count + 1, dtype=np.uint32))
             columns["size"].append(sizes.astype(np.uint32))
-        self.open()[self._slices(box)] = frame
+        with writing(self.paths.fragments):
+            self.open()[self._slices(box)] = frame
         empty = {"z": np.int32, "tile": np.int32, "local": np.uint32, "size": np.uint32}
         table = pa.table(
             {k: np.concatenate([np.empty(0, empty[k]), *v]) for k, v in columns.items()}

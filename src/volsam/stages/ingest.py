@@ -5,18 +5,38 @@ A block is a whole number of shards of one level; coarser levels are means of th
 
 from __future__ import annotations
 
+import math
+import os
+import sys
 from collections.abc import Iterable
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from volsam.blocks.stage import Attempt, Block, Job, Stage
 from volsam.errors import VolsamError
+from volsam.volume.checks import missing_chunks
 from volsam.volume.info import require_voxel_size
 from volsam.volume.ingest import create_image, plan_ingest, write_image_block
+from volsam.volume.labels import check_free
 from volsam.volume.layout import choose_layout, open_image_level
 from volsam.volume.pyramid import level_steps, plan_level, pyramid_factors, write_level_block
 from volsam.volume.source import Volume, open_volume
 from volsam.volume.store import sweep_partial
+
+
+def warnings_of(volume: Volume) -> list[str]:
+    """What a user should know of an input, one sentence each."""
+    found = list(volume.info.warnings)
+    if missing := missing_chunks(volume):
+        array: Any = volume.array
+        stored = array.shards or array.chunks
+        total = math.prod(math.ceil(n / s) for n, s in zip(array.shape, stored, strict=True))
+        found.append(
+            f"{missing} of {total} chunks of {volume.info.path} are missing and read as "
+            f"{array.fill_value}."
+        )
+    return found
 
 
 class Ingest(Stage[None]):
@@ -68,16 +88,30 @@ class Ingest(Stage[None]):
         return blocks
 
     def reset(self) -> None:
+        self.check_output()
         if self.in_place:
             return
-        if self.config.output.labels_into == "input":
-            raise VolsamError(
-                f"Labels cannot be written into {self.sample.image}, which is no OME-Zarr; "
-                "set output.labels_into: results."
-            )
         info, version = self.volume.info, self.config.output.ome_zarr
         layout = choose_layout(info.shape, info.dtype, version)
         create_image(self.store, info, layout, self.factors, version, self.job.sample)
+
+    def check_output(self) -> None:
+        """Refuse labels in the input where that would fail only after all was computed."""
+        if self.config.output.labels_into != "input":
+            return
+        info = self.volume.info
+        if not self.in_place:
+            raise VolsamError(
+                f"Labels cannot be written into {info.path}, which is no OME-Zarr; "
+                "set output.labels_into: results."
+            )
+        root = Path(info.path) / (info.key or "")
+        check_free(root)
+        if not os.access(root, os.W_OK):
+            raise VolsamError(
+                f"Labels cannot be written into {root}, which you may not write; "
+                "set output.labels_into: results."
+            )
 
     def sweep(self) -> None:
         if not self.in_place:
@@ -97,7 +131,10 @@ class Ingest(Stage[None]):
 
     def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
         info = self.volume.info
-        image = {"path": self.sample.image, "key": self.sample.key, "axes": self.sample.axes}
+        warnings = warnings_of(self.volume)
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        image = {"path": self.sample.image, "key": info.key, "axes": self.sample.axes}
         if not self.in_place:
             image = {"path": str(self.store), "key": None, "axes": None}
         return {
@@ -109,5 +146,5 @@ class Ingest(Stage[None]):
             "dtype": info.dtype,
             "voxel_size": info.voxel_size,
             "unit": info.unit,
-            "warnings": info.warnings,
+            "warnings": warnings,
         }

@@ -29,9 +29,10 @@ Objects = npt.NDArray[np.unsignedinteger[Any]]
 
 
 def label_store(job: Job) -> Path:
-    """The OME-Zarr that holds the label group."""
+    """The OME-Zarr that holds the label group: ours, or the image's own group."""
     if job.config.of_sample(job.sample).output.labels_into == "input":
-        return Path(job.marker("ingest")["outputs"]["image"]["path"])
+        image = job.marker("ingest")["outputs"]["image"]
+        return Path(image["path"]) / (image["key"] or "")
     return job.paths.store
 
 

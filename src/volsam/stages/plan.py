@@ -14,6 +14,7 @@ from volsam.config import Region
 from volsam.errors import VolsamError
 from volsam.geometry import Box
 from volsam.stages.forecast import Forecast, forecast
+from volsam.stages.ingest import warnings_of
 from volsam.stages.runplan import RunPlan
 from volsam.volume.info import require_voxel_size
 from volsam.volume.normalise import estimate
@@ -35,7 +36,7 @@ class Plan(Stage[None]):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        self._warnings: list[str] = []
+        self.warnings: list[str] = []
 
     def blocks(self) -> list[Block]:
         return []
@@ -45,14 +46,16 @@ class Plan(Stage[None]):
 
     def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
         plan, expected = self.resolve(self.job.marker("ingest")["outputs"]["image"])
-        for warning in self._warnings:
-            print(f"warning: {warning}", file=sys.stderr)
+        known = self.job.marker("ingest")["outputs"].get("warnings", ())
+        for warning in self.warnings:
+            if warning not in known:
+                print(f"warning: {warning}", file=sys.stderr)
         print(expected.text(plan), file=sys.stderr)
         expected.check(self.paths.folder, self.config.compute.max_memory_gb)
         return {
             "plan": plan.to_json(),
             "forecast": expected.to_json(),
-            "warnings": self._warnings,
+            "warnings": self.warnings,
         }
 
     def resolve(
@@ -74,7 +77,6 @@ class Plan(Stage[None]):
         if stored:
             volume, arguments = self._open_predictions(path, volume)
         info = volume.info
-        self._warnings += info.warnings
         voxel_size = require_voxel_size(info)
         model = None if stored else self._model()
         scale = self._scale(model, voxel_size)
@@ -137,7 +139,10 @@ class Plan(Stage[None]):
                 f"Sample {self.job.sample} asks for level {sample.level}, but {sample.image} is no "
                 "OME-Zarr and has no levels; leave level out."
             )
-        return open_volume(**arguments), arguments
+        volume = open_volume(**arguments)
+        # A copy of ours leaves out chunks that are empty.
+        self.warnings = warnings_of(volume) if own else list(volume.info.warnings)
+        return volume, arguments
 
     def _open_predictions(self, path: str, image: Volume) -> tuple[Volume, dict[str, Any]]:
         arguments: dict[str, Any] = {
@@ -153,6 +158,11 @@ class Plan(Stage[None]):
                 f"The predictions {path} have {volume.info.channels} channels and shape "
                 f"{volume.info.shape}; 3 channels (foreground, centre, boundary) of the image's shape "
                 f"{image.info.shape} are needed."
+            )
+        if not volume.info.dtype.startswith("float"):
+            raise VolsamError(
+                f"The predictions {path} hold {volume.info.dtype}; floating-point numbers from 0 "
+                "to 1 are needed."
             )
         return volume, arguments
 

@@ -15,6 +15,7 @@ from math import ceil
 from typing import Any
 
 from volsam.blocks.stage import Block, Job
+from volsam.errors import VolsamError
 from volsam.geometry import Box, TileGrid, split
 
 
@@ -92,7 +93,13 @@ class RunPlan:
     @classmethod
     def of(cls, job: Job) -> RunPlan:
         """The plan of a job whose stage `plan` is finished."""
-        return cls.from_json(job.marker("plan")["outputs"]["plan"])
+        try:
+            return cls.from_json(job.marker("plan")["outputs"]["plan"])
+        except (KeyError, TypeError, ValueError):
+            raise VolsamError(
+                f"The plan of sample {job.sample} is of another version of volsam; run stage plan "
+                "again."
+            ) from None
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> RunPlan:

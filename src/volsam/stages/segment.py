@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volsam.blocks.stage import Attempt, Block, Job, Stage
+from volsam.errors import VolsamError
 from volsam.segment.ais import AisParameters, segment_ais
 from volsam.segment.tiles import TileReader
 from volsam.stages.fragments import FragmentStore
@@ -104,7 +105,7 @@ def predictor(
 ) -> Callable[[Block, list[Tile]], Iterator[npt.NDArray[np.float32]]]:
     """Function that yields, for each tile, predictions float32 (3, h, w) on its part in the plane."""
     if plan.stored_predictions:
-        return lambda block, tiles: (reader.predictions(z, tile) for z, tile in tiles)
+        return lambda block, tiles: (_stored(reader, *tile) for tile in tiles)
 
     from volsam.segment.predict import decode_tiles, embed_tiles, predict_clipped
     from volsam.stages.encode import EmbeddingStore, loaded_model
@@ -127,6 +128,16 @@ def predictor(
             yield prediction[(slice(None), *inside.slices)]
 
     return predict
+
+
+def _stored(reader: TileReader, z: int, tile: int) -> npt.NDArray[np.float32]:
+    predictions = reader.predictions(z, tile)
+    if not np.isfinite(predictions).all():
+        raise VolsamError(
+            f"{reader.volume.info.path} holds NaN or infinite values in slice {z}; replace them by "
+            "numbers first."
+        )
+    return predictions
 
 
 def _batches(tiles: list[Tile], size: int) -> Iterator[list[Tile]]:

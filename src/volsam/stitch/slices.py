@@ -122,7 +122,9 @@ def _merge_like_micro_sam(labels: SliceStack, out: Any, gap_closing: int, min_z_
         if closing
         else (read_slice(labels, z) for z in range(depth))
     )
-    edges, ids = [], []
+    edges: list[NDArray[np.void]] = []
+    ids: list[NDArray[np.int64]] = []
+    size: NDArray[np.int64] = np.empty(0, np.int64)  # of the slice below
     below: Slice | None = None
     for z, current in enumerate(stack):
         if below is not None:

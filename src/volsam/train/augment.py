@@ -57,36 +57,36 @@ def _center(extent: int, span: float, rng: np.random.Generator) -> float:
 
 def degrade(image: Image, labels: Labels, rng: np.random.Generator) -> Image:
     """Vary an image as microscopes and specimens do, and clip it to 0..1."""
-    image = image.copy()
-    background = float(np.percentile(image, 10))
+    signal: NDArray[np.floating] = image.copy()
+    background = float(np.percentile(signal, 10))
     if rng.random() < 0.35:  # nuclei of unequal brightness
         gains = np.exp(rng.uniform(-1.4, 0.2, int(labels.max()) + 1)).astype(np.float32)
         gains[0] = 1
-        image = background + (image - background) * ndimage.gaussian_filter(gains[labels], 1.0)
+        signal = background + (signal - background) * ndimage.gaussian_filter(gains[labels], 1.0)
     if rng.random() < 0.25:  # light of these nuclei from out of focus
-        haze = ndimage.gaussian_filter(image, rng.uniform(3, 14))
-        image += rng.uniform(0.1, 0.8) * haze
+        haze = ndimage.gaussian_filter(signal, rng.uniform(3, 14))
+        signal += rng.uniform(0.1, 0.8) * haze
     if rng.random() < 0.3:  # clouds of light from nuclei far below
-        clouds = _smooth_field(image.shape, int(rng.integers(4, 12)), rng)
-        image += rng.uniform(0.05, 0.4) * np.clip(clouds - rng.uniform(0, 1), 0, None)
+        clouds = _smooth_field(signal.shape, int(rng.integers(4, 12)), rng)
+        signal += rng.uniform(0.05, 0.4) * np.clip(clouds - rng.uniform(0, 1), 0, None)
     if rng.random() < 0.4:  # uneven illumination
-        image *= np.exp(rng.uniform(0.1, 0.6) * _smooth_field(image.shape, 4, rng))
+        signal *= np.exp(rng.uniform(0.1, 0.6) * _smooth_field(signal.shape, 4, rng))
     if rng.random() < 0.3:
-        image = ndimage.gaussian_filter(image, rng.uniform(0.4, 1.8))
+        signal = ndimage.gaussian_filter(signal, rng.uniform(0.4, 1.8))
     if rng.random() < 0.5:
         gamma = np.exp(rng.uniform(-0.7, 0.7))
-        image = np.clip(image, 0, None) ** np.float32(gamma)
+        signal = np.clip(signal, 0, None) ** np.float32(gamma)
     if rng.random() < 0.7:  # contrast, down to what is left deep in tissue
-        image = image * np.exp(rng.uniform(np.log(0.15), np.log(1.6))) + rng.uniform(0, 0.15)
+        signal = signal * np.exp(rng.uniform(np.log(0.15), np.log(1.6))) + rng.uniform(0, 0.15)
     if rng.random() < 0.4:  # few photons
         photons = 10 ** rng.uniform(0.8, 2.5)
-        image = rng.poisson(np.clip(image, 0, None) * photons) / photons
+        signal = rng.poisson(np.clip(signal, 0, None) * photons) / photons
     if rng.random() < 0.5:
-        noise = rng.normal(size=image.shape)
+        noise = rng.normal(size=signal.shape)
         if rng.random() < 0.3:  # noise of a resampled image has grain
             noise = ndimage.gaussian_filter(noise, 0.7) * 2
-        image = image + np.exp(rng.uniform(np.log(0.004), np.log(0.09))) * noise
-    return np.clip(image, 0, 1).astype(np.float32)
+        signal = signal + np.exp(rng.uniform(np.log(0.004), np.log(0.09))) * noise
+    return np.clip(signal, 0, 1).astype(np.float32)
 
 
 def adjust(image: Image, rng: np.random.Generator) -> Image:

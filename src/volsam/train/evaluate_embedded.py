@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 
 from volsam.evaluate.baselines import WatershedParameters, candidates, otsu_watershed
-from volsam.segment.ais import AisParameters, segment_ais
+from volsam.segment.ais import AisParameters
 from volsam.train.data import Example, hold_out, load_dsb2018
 from volsam.train.duplicates import near_duplicates
 from volsam.train.predict import predict_maps
 from volsam.train.publish import load_run
-from volsam.train.tune import mean_scores
+from volsam.train.tune import mean_scores, segment_maps
 
 Segment = Callable[[NDArray[np.float32]], NDArray[Any]]
 EMBEDDED = Path(__file__).parents[1] / "models" / "embedded"
@@ -33,7 +33,7 @@ def model_segmenter(folder: Path) -> Segment:
     """Build the function from an image to instances for a published model."""
     network, _ = load_run(folder)
     parameters = AisParameters(**json.loads((folder / "model.json").read_text())["ais"])
-    return lambda image: segment_ais(*predict_maps(network, image), parameters)
+    return lambda image: segment_maps(predict_maps(network, image), parameters)
 
 
 def classical_segmenter(tuning: Sequence[Example]) -> Segment:

@@ -32,31 +32,43 @@ def nuclei_volume(
     labels : (z, y, x) int32 array
         Instances.
     """
-    radius = np.exp(rng.uniform(np.log(4.5), np.log(14)))
-    anisotropy = rng.uniform(1, 4)
+    radius = float(np.exp(rng.uniform(np.log(4.5), np.log(12))))
+    anisotropy = rng.uniform(1, 3)
     labels = np.zeros(shape, np.int32)
     brightness = [0.0]
-    fill = rng.uniform(0.1, 0.7)
-    cluster = rng.uniform(0.25, 0.6) * np.array(shape[1:])  # embryos and spheroids, not carpets
-    middle = np.array(shape[1:]) / 2
-    attempts = int(fill * np.prod(shape) * anisotropy / (4.19 * radius**3)) + 4
     spread = rng.uniform(0.05, 0.6)
-    for number in range(1, attempts + 1):
-        center = np.concatenate(
-            [[rng.uniform(0, shape[0])], middle + cluster * rng.uniform(-1, 1, 2) * 1.4]
-        )
-        radii = radius * rng.uniform(0.75, 1.3, 3)
-        _paint(labels, number, center, radii, anisotropy, rng)
+    for number, center in enumerate(_centers(rng, shape, radius, anisotropy), start=1):
+        _paint(labels, number, center, radius * rng.uniform(0.75, 1.3, 3), anisotropy, rng)
         brightness.append(float(np.exp(rng.normal(0, spread))))
     signal = np.array(brightness, np.float32)[labels]
     grain = ndimage.gaussian_filter(rng.normal(size=shape), (0.7, 1.5, 1.5))
     signal *= 1 + rng.uniform(0.05, 0.35) * grain.astype(np.float32) / grain.std()
     depth = np.arange(shape[0])[:, None, None] / shape[0]
     signal *= np.exp(-rng.uniform(0, 1.5) * depth).astype(np.float32)
+    # A point spreads along z in proportion to the size of a nucleus, up to half of its depth.
     blur = rng.uniform(0.4, 1.6)
-    signal = ndimage.gaussian_filter(signal, (rng.uniform(0.3, 1.8), blur, blur))
-    signal += rng.uniform(0, 0.6) * ndimage.gaussian_filter(signal, (3, 8, 8))
+    axial = rng.uniform(0.1, 0.5) * radius / anisotropy
+    signal = ndimage.gaussian_filter(signal, (axial, blur, blur))
+    haze = (2.5 * axial, radius, radius)
+    signal += rng.uniform(0, 0.7) * ndimage.gaussian_filter(signal, haze)
     return signal / max(float(np.percentile(signal, 99.8)), 1e-3), labels
+
+
+def _centers(
+    rng: np.random.Generator, shape: tuple[int, ...], radius: float, anisotropy: float
+) -> NDArray[np.float64]:
+    """Draw where nuclei may lie: all over, in a ball, or in the wall of a hollow ball."""
+    count = rng.uniform(0.3, 2.0) * np.prod(shape) * anisotropy / (4.19 * radius**3)
+    places = rng.uniform(-1, 1, (int(count) + 8, 3))
+    arrangement = rng.random()
+    if arrangement > 0.35:
+        size = np.array([rng.uniform(0.8, 1.3), *rng.uniform(0.35, 0.9, 2)])
+        distance = np.linalg.norm(places / size, axis=1)
+        hollow = rng.uniform(0.5, 0.75) if arrangement > 0.75 else 0.0
+        places = places[(distance < 1) & (distance > hollow)]
+    else:
+        places = places[: len(places) // 2]
+    return (places + 1) / 2 * np.array(shape)
 
 
 def _paint(
@@ -85,16 +97,16 @@ def _paint(
     shape = (z / radii[0]) ** 2 + (y / radii[1]) ** 2 + (x / radii[2]) ** 2 < dent
     free = labels[box] == 0
     # Mostly covered candidates would leave slivers that no annotator would call a nucleus.
-    if (shape & free).sum() > 0.7 * shape.sum():
+    if (shape & free).sum() > 0.75 * shape.sum():
         labels[box][shape & free] = number
 
 
 def nuclei_slices(seed: int, volumes: int) -> list[Slice]:
-    """Draw volumes and return every third of their slices as (image, labels) pairs."""
+    """Draw volumes and return every fourth of their slices as (image, labels) pairs."""
     rng = np.random.default_rng(seed)
     slices = []
     for _ in range(volumes):
-        shape = (int(rng.integers(10, 25)), 192, 192)
+        shape = (int(rng.integers(12, 32)), 160, 160)
         image, labels = nuclei_volume(rng, shape)
-        slices += [(image[z], labels[z]) for z in range(int(rng.integers(3)), shape[0], 3)]
+        slices += [(image[z], labels[z]) for z in range(int(rng.integers(4)), shape[0], 4)]
     return slices

@@ -52,7 +52,7 @@ def train(recipe: TrainRecipe, output: Path, report: Callable[[str], None] = pri
     network = build_network(recipe)
     if recipe.initial_weights:
         network.load_state_dict(load_file(recipe.initial_weights))
-    network = network.to(device, memory_format=torch.channels_last)
+    network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = torch.optim.swa_utils.AveragedModel(
         network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(settings.ema)
     )

@@ -52,7 +52,13 @@ def tune_ais(
     return best, scores
 
 
+def segment_maps(maps: Maps, parameters: AisParameters) -> NDArray[np.uint32]:
+    """Label the instances of (3, h, w) maps."""
+    foreground, center, boundary = maps
+    return segment_ais(foreground, center, boundary, parameters)
+
+
 def _score(
     maps: Sequence[Maps], truths: Sequence[Labels], parameters: AisParameters
 ) -> dict[str, float]:
-    return mean_scores([segment_ais(*m, parameters) for m in maps], truths)
+    return mean_scores([segment_maps(m, parameters) for m in maps], truths)

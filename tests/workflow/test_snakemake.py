@@ -1,0 +1,164 @@
+"""Snakemake for real: what a change reruns, and what it leaves alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scenes
+import tifffile
+import zarr
+from flow import Workflow
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def test_second_run_does_nothing(finished: Workflow) -> None:
+    before = scenes.result_digest(finished.paths)
+    assert finished.run() == []
+    assert "Nothing to be done" in finished.log()
+    assert scenes.result_digest(finished.paths) == before
+    assert finished.paths.report.is_file()
+    assert not list(finished.folder.rglob("*.partial"))
+
+
+def test_profile_with_dask(workflow: Workflow, finished: Workflow) -> None:
+    """The profile as it is, workers and all, gives what one process gives."""
+    assert workflow.run(cluster="local") == [*scenes.STAGES, "report"]
+    np.testing.assert_array_equal(
+        scenes.read_labels(workflow.paths), scenes.read_labels(finished.paths)
+    )
+    assert workflow.run(cluster="local") == []
+
+
+def test_stitch_parameter_reruns_partition_and_after(finished: Workflow) -> None:
+    finished.data["stitch"] = {"slice_threshold": 0.37}
+    assert finished.run() == ["partition", "label", "measure", "report"]
+    assert finished.marker("partition")["settings"]["stitch"]["slice_threshold"] == 0.37
+    assert finished.run() == []
+
+
+def test_ais_parameter_reruns_segment_and_after(finished: Workflow) -> None:
+    finished.data["ais"] = {"foreground_threshold": 0.45}
+    assert finished.run() == ["segment", "overlap", "partition", "label", "measure", "report"]
+    assert finished.run() == []
+
+
+def test_output_layout_reruns_label_and_after(finished: Workflow) -> None:
+    before = scenes.read_labels(finished.paths)
+    finished.data["output"]["chunk"] = [2, 32, 32]
+    assert finished.run() == ["label", "measure", "report"]
+    array = zarr.open_array(finished.paths.store / "labels" / "objects" / "0", mode="r")
+    assert array.chunks == (2, 32, 32)
+    np.testing.assert_array_equal(scenes.read_labels(finished.paths), before)
+
+
+def test_key_that_no_stage_reads_reruns_nothing(finished: Workflow) -> None:
+    """Another sample is another matter: its key does not touch this one."""
+    finished.data["samples"]["b"] = {"image": "elsewhere.tif"}
+    try:
+        # Sample b cannot run, its image is missing; nothing of sample a is asked for.
+        process = finished.start("--dry-run", str(finished.paths.marker("report")))
+        process.wait(timeout=200)
+        assert process.returncode == 0, finished.log()
+        assert "Nothing to be done" in finished.log()
+    finally:
+        del finished.data["samples"]["b"]
+
+
+def test_touched_input_reruns_nothing(finished: Workflow) -> None:
+    image = Path(finished.data["samples"]["a"]["image"])
+    image.touch()
+    assert finished.run() == []
+
+
+def test_changed_content_with_the_old_date_is_noticed(finished: Workflow) -> None:
+    image = Path(finished.data["samples"]["a"]["image"])
+    before = image.stat()
+    pixels = tifffile.imread(image)
+    pixels[0, :9, :9] += 7
+    image.unlink()
+    tifffile.imwrite(image, pixels, photometric="minisblack")
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns - 10**12))
+    assert image.stat().st_size == before.st_size
+    ran = finished.run()
+    assert ran[0] == "ingest"
+    assert ran[-2:] == ["measure", "report"]
+    stored = zarr.open_array(finished.paths.store / "0", mode="r")
+    np.testing.assert_array_equal(np.asarray(stored).squeeze(), pixels)
+    assert finished.run() == []
+
+
+def test_changed_predictions_are_noticed(finished: Workflow) -> None:
+    store = Path(finished.data["model"].partition(":")[2])
+    array = zarr.open_array(store, mode="r+")
+    array[0, 0, :5, :5] = 0.25
+    assert finished.run() == [*scenes.STAGES[1:], "report"]
+
+
+def test_clean_then_run(finished: Workflow) -> None:
+    before = scenes.result_digest(finished.paths)
+    command = [sys.executable, "-m", "volsam", "clean", "--config", str(finished.config)]
+    assert finished.start_command(command).wait(timeout=200) == 0, finished.log()
+    assert not finished.paths.fragments.exists()
+    assert not finished.paths.lookup.exists()
+    assert finished.run() == []
+    assert scenes.result_digest(finished.paths) == before
+    # What was removed is made again when a change needs it.
+    finished.data["stitch"] = {"slice_threshold": 0.33}
+    assert finished.run() == ["segment", "overlap", "partition", "label", "measure", "report"]
+    assert finished.run() == []
+
+
+def test_wrong_key_is_one_sentence(finished: Workflow) -> None:
+    finished.data["stich"] = {}
+    try:
+        process = finished.start()
+        assert process.wait(timeout=200) != 0
+        assert "Key stich is unknown" in finished.log()
+        assert "Traceback" not in finished.log()
+    finally:
+        del finished.data["stich"]
+
+
+def test_two_runs_at_once(workflow: Workflow) -> None:
+    runs = [workflow.start(), workflow.start()]
+    assert [run.wait(timeout=800) for run in runs] == [0, 0], workflow.log(0) + workflow.log(1)
+    reference = {**workflow.data, "results": str(workflow.folder / "reference")}
+    expected = scenes.result_digest(scenes.run_pipeline(reference))
+    assert scenes.result_digest(workflow.paths) == expected
+    lines = (workflow.paths.work / "ledger" / "segment.jsonl").read_text().splitlines()
+    assert len(lines) == 1 + workflow.marker("segment")["blocks"]
+    assert workflow.run() == []
+
+
+@pytest.mark.parametrize("into", ["results", "input"])
+def test_ome_zarr_in_place(workflow: Workflow, into: str) -> None:
+    scenes.run_pipeline(workflow.data, stages=("ingest",))
+    image = workflow.folder / "image.ome.zarr"
+    shutil.move(workflow.paths.store, image)
+    shutil.rmtree(workflow.paths.folder)
+    workflow.data["samples"]["a"] = {"image": str(image)}
+    workflow.data["output"]["labels_into"] = into
+    before = scenes.tree_digest(image)
+    workflow.run()
+    after = scenes.tree_digest(image)
+    if into == "results":
+        assert after == before
+        store = workflow.paths.store
+    else:
+        added = after.keys() - before.keys()
+        assert added
+        assert all(name.startswith("labels/") for name in added)
+        assert {name: after[name] for name in before} == before
+        assert not workflow.paths.store.exists()
+        store = image
+    # The label group is a label image of its own.
+    group = zarr.open_group(store / "labels" / "objects", mode="r")
+    assert "multiscales" in group.attrs["ome"]
+    assert np.asarray(group["0"]).max() > 0
+    assert workflow.run() == []
