@@ -35,11 +35,13 @@ def check_refusal(outcome: Outcome, *words: str) -> str:
     assert outcome.code == 1, outcome
     last = outcome.err.rstrip("\n").splitlines()[-1]
     assert last.startswith("error: "), outcome.err
-    assert outcome.err.count("error: ") == 1, outcome.err
+    assert len(re.findall(r"^error: ", outcome.err, re.MULTILINE)) == 1, outcome.err
     assert "Traceback" not in outcome.err
     sentence = last.removeprefix("error: ")
     assert sentence.endswith("."), sentence
-    assert not re.search(r"\.\s+[A-Z]", sentence), f"more than one sentence: {sentence}"
+    # In brackets stands what a library says, as it says it.
+    own = re.sub(r"\(.*\)", "", sentence)
+    assert not re.search(r"\.\s+[A-Z]", own), f"more than one sentence: {sentence}"
     for word in words:
         assert word in sentence, f"{word!r} is not in: {sentence}"
     return sentence

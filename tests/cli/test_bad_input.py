@@ -94,6 +94,17 @@ def test_names(bench: Bench, refusal: Refusal) -> None:
     assert "Traceback" not in outcome.err
 
 
+def test_other_commands(bench: Bench, refusal: Refusal) -> None:
+    config = bench.config()
+    preview = ("preview", "--config", config, "--region")
+    refusal(bench.call(*preview, "z=1-2"), "'z=1-2'", "z=10:12")
+    refusal(bench.call(*preview, "z=7:9"), "Region z", "4 voxels")
+    refusal(bench.call("summary", "--config", config), "Sample a", "not finished")
+    refusal(bench.call("view", bench.root), str(bench.root), "no finished labels")
+    refusal(bench.call("demo", config), "config.yaml")
+    assert not bench.results.exists()
+
+
 # Images that the first stage refuses.
 
 
