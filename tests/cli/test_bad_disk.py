@@ -77,11 +77,20 @@ def test_full_disk(bench: Bench, refusal: Refusal, undisturbed: Path) -> None:
             sentence = refusal(outcome, "Cannot write", str(bench.results), "room on its disk")
             refusals.append((stages[0], sentence))
             bench.unfinished(stages[0])
-            size = size * 3 // 2 + 64
+            size = 2 * size + 64
             assert size < 2**20, sentence
         else:
             stages.pop(0)
-    assert len({sentence for _, sentence in refusals}) > 3, refusals
+            size = 320  # the lease fits
+    written = {sentence.split()[2] for _, sentence in refusals}
+    assert {Path(path).name for path in written} >= {
+        "lease.json",
+        "a.ome.zarr",
+        "0_0-0-0.parquet",
+        "lookup.npy",
+        "objects.parquet",
+    }
+    assert {stage for stage, _ in refusals} == set(scenes.STAGES)
     assert scenes.tree_digest(bench.folder) == before
     expected = scenes.SamplePaths(str(undisturbed), scenes.SAMPLE)
     assert scenes.result_digest(bench.paths) == scenes.result_digest(expected)

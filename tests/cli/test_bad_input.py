@@ -101,7 +101,6 @@ def test_other_commands(bench: Bench, refusal: Refusal) -> None:
     refusal(bench.call(*preview, "z=7:9"), "Region z", "4 voxels")
     refusal(bench.call("summary", "--config", config), "Sample a", "not finished")
     refusal(bench.call("view", bench.root), str(bench.root), "no finished labels")
-    refusal(bench.call("demo", config), "config.yaml")
     assert not bench.results.exists()
 
 

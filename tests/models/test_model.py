@@ -15,6 +15,7 @@ from seeded import seeded_state
 
 from volsam.errors import VolsamError
 from volsam.models import load_model
+from volsam.models.decoder import use_tile_statistics
 from volsam.models.memory import keep_freed_memory
 from volsam.models.model import memory_errors
 from volsam.models.sam import VIT_T, VitArchitecture, build_sam, normalise, recognise
@@ -57,6 +58,7 @@ def test_a_sam_as_micro_sam_exports_it(combined: Path, small_vit: VitArchitectur
     sam.load_state_dict(seeded_state(sam))
     decoder = UNETR().eval()
     decoder.load_state_dict(seeded_state(decoder))
+    use_tile_statistics(decoder)
     with torch.no_grad():
         batch = images(2, 64)
         expected = sam.image_encoder(sam.preprocess(batch))

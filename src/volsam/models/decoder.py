@@ -5,7 +5,7 @@ What is done differently from `unetr.UNETR`, all of it algebra that leaves the f
 - Maps are channels-last, where bilinear interpolation is several times faster.
 - A 1x1 convolution commutes with bilinear interpolation and runs before it, on a quarter of the
   pixels.
-- Evaluated batch norms are folded into the convolution before them.
+- Batch norms with fixed statistics are folded into the convolution before them.
 - A convolution of concatenated maps is the sum of convolutions of the maps, which are never
   concatenated; each is centred in place, and the scale of the instance norm goes into the weights
   of the convolution (zero padding is the mean of a centred map, so borders agree as well).
@@ -33,10 +33,10 @@ class FusedDecoder(nn.Module):
     def __init__(self, unetr: UNETR) -> None:
         super().__init__()
         self.unetr = unetr.eval()
-        for level in range(1, unetr.levels + 1):
-            layers: Any = unetr.get_submodule(f"deconv{level}").block
-            layers[1] = fuse_conv_bn_eval(layers[1].block, layers[2])
-            layers[2] = nn.Identity()
+        for layers in _deconvolutions(unetr):
+            if isinstance(layers[2], nn.BatchNorm2d):
+                layers[1] = fuse_conv_bn_eval(layers[1].block, layers[2])
+                layers[2] = nn.Identity()
 
     def reduce_precision(self, dtype: torch.dtype) -> None:
         """Hold the weights of convolutions in `dtype`."""
@@ -69,6 +69,26 @@ class FusedDecoder(nn.Module):
         return torch.sigmoid(unetr.out_conv(x).float()).contiguous()
 
 
+def use_tile_statistics(unetr: UNETR) -> None:
+    """Normalise by the mean and variance of the tile, not by those of the training.
+
+    micro-sam never switches its decoder to evaluation, so that its batch norms take the statistics
+    of what they are given, one tile; its published figures and thresholds come from that. The
+    convolution under a norm may then keep its bias, which the norm takes away again.
+    """
+    for layers in _deconvolutions(unetr):
+        batch = layers[2]
+        layers[2] = nn.InstanceNorm2d(batch.num_features, batch.eps, affine=True)
+        layers[2].load_state_dict({"weight": batch.weight, "bias": batch.bias})
+
+
+def _deconvolutions(unetr: UNETR) -> list[Any]:
+    levels: list[Any] = [
+        unetr.get_submodule(f"deconv{level}") for level in range(1, unetr.levels + 1)
+    ]
+    return [level.block for level in levels]
+
+
 def _upsample(x: Tensor, sampler: Any) -> Tensor:
     if isinstance(sampler, BilinearUpsampler):
         x = F.interpolate(sampler.conv(x), scale_factor=2, mode="bilinear")
@@ -78,8 +98,11 @@ def _upsample(x: Tensor, sampler: Any) -> Tensor:
 
 
 def _deconvolve(x: Tensor, block: Any) -> Tensor:
-    sampler, convolution, _, _ = block.block
+    sampler, convolution, norm, _ = block.block
     x = convolution(_upsample(x, sampler))
+    if isinstance(norm, nn.InstanceNorm2d):
+        scale = _centre(x, norm, slice(None)) * norm.weight[:, None, None].to(x.dtype)
+        x.mul_(scale).add_(norm.bias[:, None, None].to(x.dtype))
     return x.relu_()
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from volsam.errors import VolsamError
 from volsam.models.attention import FusedEncoder
 from volsam.models.checkpoint import Checkpoint, fit, read_checkpoint, read_json
-from volsam.models.decoder import FusedDecoder
+from volsam.models.decoder import FusedDecoder, use_tile_statistics
 from volsam.models.linear import replace_linears
 from volsam.models.memory import keep_freed_memory
 from volsam.models.registry import MODELS, fetch, file_hash
@@ -321,6 +321,8 @@ def _decoder(source: Source, checkpoint: Checkpoint, channels: int) -> UNETR | N
     arguments = source.decoder or {"embed_dim": channels, "transposed": is_transposed(state)}
     decoder = UNETR(**arguments)
     fit(decoder, state, "decoder for automatic instance segmentation", source.files[-1])
+    if source.decoder is None:  # micro-sam's
+        use_tile_statistics(decoder)
     return decoder
 
 

@@ -152,6 +152,11 @@ class FragmentStore:
 
 
 def save_array(path: Any, array: npt.NDArray[Any]) -> None:
-    """Write an array in numpy's own format."""
+    """Write an array in numpy's own format.
+
+    `numpy.save` hands the file to C, where a disk that runs full at the end goes unnoticed.
+    """
+    layout = np.lib.format
     with path.open("wb") as file:
-        np.save(file, array)
+        layout.write_array_header_1_0(file, layout.header_data_from_array_1_0(array))
+        file.write(np.ascontiguousarray(array).data)

@@ -26,6 +26,7 @@ from volsam.train.publish import load_run
 from volsam.train.tune import mean_scores, segment_maps
 
 Segment = Callable[[NDArray[np.float32]], NDArray[Any]]
+MODEL = "embedded model"
 EMBEDDED = Path(__file__).parents[1] / "models" / "embedded"
 
 
@@ -95,9 +96,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--model", type=Path, default=EMBEDDED, help="folder of a published model")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--record", action="store_true", help="note the scores in model.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(table(evaluate(arguments.data, {"embedded model": arguments.model})))
+    rows = evaluate(arguments.data, {MODEL: arguments.model})
+    print(table(rows))
+    if arguments.record:
+        path = arguments.model / "model.json"
+        ours = next(row for row in rows if row["method"] == MODEL)
+        scores = {key: round(ours[key], 4) for key in ("n", "mSA", "SA50", "SA75")}
+        description = json.loads(path.read_text()) | {"validation": scores}
+        path.write_text(json.dumps(description, indent=2) + "\n")
 
 
 if __name__ == "__main__":
