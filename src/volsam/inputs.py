@@ -63,5 +63,5 @@ def _known(paths: SamplePaths, stage: str) -> dict[str, Stamp]:
     try:
         marker = json.loads(record_path(paths, stage).read_text(encoding="utf-8"))
         return {role: (stat, value) for role, (stat, value) in marker["inputs"].items()}
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}

@@ -42,7 +42,10 @@ print("fine")
 
 def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -65,9 +68,7 @@ def test_given_back_after_an_error(tmp_path: Path) -> None:
         pass
 
 
-def test_second_run_says_who_holds_it(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_second_run_says_who_holds_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a" / ".volsam" / "lease.json"
     other = start(HOLD, str(path), "60")
     try:
@@ -76,7 +77,9 @@ def test_second_run_says_who_holds_it(
         expected = rf"a are in use by stage segment of sample a \(process {other.pid} on .*wait"
         with pytest.raises(VolsamError, match=expected), lease(path, "mine", wait=0.2):
             pytest.fail("two holders")
-        assert f"waiting for stage segment of sample a (process {other.pid}" in capfd.readouterr().err
+        assert (
+            f"waiting for stage segment of sample a (process {other.pid}" in capfd.readouterr().err
+        )
     finally:
         other.kill()
         other.wait()

@@ -93,7 +93,11 @@ def test_full_disk(bench: Bench, refusal: Refusal, undisturbed: Path) -> None:
     assert {stage for stage, _ in refusals} == set(scenes.STAGES)
     assert scenes.tree_digest(bench.folder) == before
     expected = scenes.SamplePaths(str(undisturbed), scenes.SAMPLE)
-    assert scenes.result_digest(bench.paths) == scenes.result_digest(expected)
+    mine, theirs = scenes.result_digest(bench.paths), scenes.result_digest(expected)
+    # Names the model, and with it the folder of the predictions.
+    for digest in (mine, theirs):
+        assert digest.pop("objects/zarr.json")
+    assert mine == theirs
 
 
 def test_full_disk_of_a_worker(bench: Bench, refusal: Refusal, undisturbed: Path) -> None:

@@ -35,7 +35,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "no shards": {"chunk": [2, 20, 20], "shard": [2, 20, 20], "ome_zarr": "0.4"},
 }
 HUGE = 2**33
-BATCHES, PER_BATCH = 8, 2
+BATCHES, PER_BATCH = 8, 26
 
 
 def labels_of(scene: str) -> scenes.Labels:

@@ -6,11 +6,12 @@ was never computed again, and nothing half-written is left.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
+import sys
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from flow import Workflow
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
-KILLS = 21
 WORKERS = 2
 PATIENCE = 400.0
 
@@ -70,13 +70,13 @@ class Killer:
 
     def moment(self, process: Any) -> None:
         """Wait for a random moment: some seconds, or some blocks from now, in its start or middle."""
-        seconds, blocks = self.random.uniform(0, 12), self.random.randint(1, 25)
-        until_blocks = self.random.random() < 0.6
+        seconds, blocks = self.random.uniform(0, 12), self.random.randint(1, 12)
+        until_blocks = self.random.random() < 0.75
         begun, before = time.monotonic(), self.look()
         while process.poll() is None:
             time.sleep(0.02)
             passed = time.monotonic() - begun
-            if passed > (30 if until_blocks else seconds):
+            if passed > (60 if until_blocks else seconds):
                 return
             if until_blocks and self.look() >= before + blocks:
                 return
@@ -87,52 +87,65 @@ class Killer:
             os.kill(victim.pid, signal.SIGKILL)
         except ProcessLookupError:
             return False
-        stage = [part for part in (scenes.STAGES) if self.stage_now() == part]
-        entry = f"{time.monotonic() - self.started:6.1f} s: {what} ({victim.pid}) during {stage}"
-        self.kills.append(f"{entry}, {len(self.seen)} blocks done")
+        self.look()
+        passed = time.monotonic() - self.started
+        where = f"{self.stage_now() or 'the start'}, {len(self.seen)} blocks done"
+        self.kills.append(f"{passed:6.1f} s: {what} {victim.pid} in {where}")
         print(self.kills[-1], flush=True)
         return True
 
     def stage_now(self) -> str:
         """The last stage with a ledger."""
-        known = {block.split("/")[0] for block in scenes.ledger_lines(self.flow.paths)}
+        known = {block.split("/")[0] for block in self.seen}
         return next((stage for stage in reversed(scenes.STAGES) if stage in known), "")
 
 
-def one_run(flow: Workflow, seed: int, wanted: int) -> Killer:
-    """Run to success, killing something again and again."""
-    killer = Killer(flow, seed)
-    victims = ["driver", "worker", "snakemake"] * 20
+def kill_stage(killer: Killer, stage: str, wanted: int) -> None:
+    """Run one stage without Snakemake to success, killing drivers and workers in turn."""
+    flow = killer.flow
+    command = [sys.executable, "-m", "volsam", "run", stage, "--config", str(flow.config)]
+    command += ["--sample", scenes.SAMPLE, "--workers", str(WORKERS)]
+    process, killed = flow.start_command(command), 0
+    while True:
+        if killed < wanted:
+            killer.moment(process)
+        else:
+            process.wait(timeout=PATIENCE)
+        if process.poll() is not None:
+            killer.look()
+            if process.returncode == 0:
+                return
+            assert process.returncode == -signal.SIGKILL, flow.log()
+            process = flow.start_command(command)
+            continue
+        driver = psutil.Process(process.pid)
+        pool = workers_of(driver)
+        if len(killer.kills) % 2:
+            if pool:
+                killed += killer.kill(killer.random.choice(pool), "worker")
+        elif killer.kill(driver, "driver"):
+            killed += 1
+            process.wait()
+            assert not wait_gone(pool, 30), "workers outlive their driver"
+            killer.look()
+            killer.unrecorded = max(killer.unrecorded, unrecorded(flow))
+
+
+def kill_snakemake(killer: Killer, wanted: int) -> None:
+    """Run the workflow to success, killing Snakemake. Its driver lives on and keeps the lease."""
+    flow = killer.flow
     process = flow.start(cluster="local")
     while True:
-        if len(killer.kills) >= wanted:
-            assert process.wait(timeout=PATIENCE) == 0, flow.log()
-            break
-        killer.moment(process)
+        if len(killer.kills) < wanted:
+            killer.moment(process)
+        else:
+            process.wait(timeout=PATIENCE)
         if process.poll() is not None:
-            if process.returncode == 0:
-                break
+            assert process.returncode == 0, flow.log()
+            return
+        if killer.kill(psutil.Process(process.pid), "snakemake"):
+            process.wait()
             process = flow.start(cluster="local")
-            continue
-        drivers = descendants(flow.data["results"])
-        victim = victims[len(killer.kills)]
-        if victim == "snakemake":
-            if killer.kill(psutil.Process(process.pid), victim):
-                process.wait()
-                # Its driver lives on and keeps the lease; the next run has to wait for it.
-                process = flow.start(cluster="local")
-        elif drivers:
-            driver = killer.random.choice(drivers)
-            pool = workers_of(driver)
-            if victim == "worker":
-                if pool:
-                    killer.kill(killer.random.choice(pool), victim)
-            elif killer.kill(driver, victim):
-                assert not wait_gone(pool, 30), "workers outlive their driver"
-                killer.look()
-                killer.unrecorded = max(killer.unrecorded, unrecorded(flow))
-    killer.look()
-    return killer
 
 
 def unrecorded(flow: Workflow) -> int:
@@ -145,42 +158,67 @@ def unrecorded(flow: Workflow) -> int:
     return count
 
 
-def test_kills_cost_nothing_but_time(tmp_path: Path) -> None:
-    scene = tmp_path / "scene"
-    scenes.write_scene(scene, scenes.cells((10, 90, 90), 60, (7, 10), 5))
-    data = scenes.settings(
-        scene,
-        tmp_path / "expected",
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Configuration of a volume of many small blocks."""
+    folder = tmp_path_factory.mktemp("scene")
+    scenes.write_scene(folder, scenes.cells((8, 72, 72), 40, (7, 10), 5))
+    return scenes.settings(
+        folder,
+        folder / "expected",
         halo=10,
         compute={"block_slices": 1, "block_tiles": 1},
         output={"chunk": [2, 24, 24], "shard": [2, 24, 24]},
     )
-    expected = scenes.result_digest(scenes.run_pipeline(data))
-    kills: list[str] = []
-    round_number = 0
-    while len(kills) < KILLS:
-        round_number += 1
-        assert round_number <= 4, f"only {len(kills)} kills found something to kill"
-        results = tmp_path / f"run{round_number}" / "results"
-        flow = Workflow(results.parent, {**data, "results": str(results)})
-        try:
-            killer = one_run(flow, round_number, KILLS - len(kills))
-        finally:
-            flow.end()
-        kills += killer.kills
-        assert scenes.result_digest(flow.paths) == expected
-        assert not [*flow.folder.rglob("*.partial")]
-        for ledger in (flow.paths.work / "ledger").glob("*.jsonl"):
-            lines = ledger.read_text().splitlines()
-            blocks = Counter(line.partition('"block": "')[2].partition('"')[0] for line in lines[1:])
-            assert max(blocks.values(), default=1) == 1
-        killed = [b for b, line in killer.seen.items() if "its worker was killed" in str(line)]
-        print(
-            f"run {round_number}: {len(killer.kills)} kills, {len(killer.seen)} blocks, blocks retried "
-            f"after their worker was killed: {killed}; on disk but unrecorded at most "
-            f"{killer.unrecorded}"
-        )
-        # A worker holds one block that it computes and may have one whose record is on its way.
-        assert killer.unrecorded <= 2 * WORKERS
-    assert len(kills) >= 20
-    assert {kill.split(": ")[1].split(" ")[0] for kill in kills} == {"driver", "worker", "snakemake"}
+
+
+@pytest.fixture(scope="module")
+def expected(scene: dict[str, Any]) -> dict[str, str]:
+    """What a run leaves that nobody kills."""
+    return scenes.result_digest(scenes.run_pipeline(scene))
+
+
+def check(killer: Killer, expected: dict[str, str]) -> None:
+    """What must hold at the end."""
+    flow = killer.flow
+    killer.look()
+    assert scenes.result_digest(flow.paths) == expected
+    assert not [*flow.folder.rglob("*.partial")]
+    for ledger in (flow.paths.work / "ledger").glob("*.jsonl"):
+        blocks = [json.loads(line)["block"] for line in ledger.read_text().splitlines()[1:]]
+        assert len(blocks) == len(set(blocks))
+    retried = [b for b, line in killer.seen.items() if "its worker was killed" in str(line)]
+    print(f"{len(killer.kills)} kills, {len(killer.seen)} blocks; tried again: {retried}")
+
+
+def test_workers_and_drivers(
+    scene: dict[str, Any], expected: dict[str, str], tmp_path: Path
+) -> None:
+    flow = Workflow(tmp_path, {**scene, "results": str(tmp_path / "results")})
+    scenes.run_pipeline(flow.data, stages=("ingest", "plan"))
+    killer = Killer(flow, 1)
+    try:
+        for stage, wanted in (("segment", 5), ("overlap", 5), ("partition", 0), ("label", 4)):
+            kill_stage(killer, stage, wanted)
+        # The last stage takes what is missing, in as many runs as that needs.
+        kill_stage(killer, "measure", 14 - len(killer.kills))
+    finally:
+        flow.end()
+    check(killer, expected)
+    print(f"on disk but not in the ledger when a driver died: at most {killer.unrecorded}")
+    # A worker computes one block and may have another whose line is on its way.
+    assert killer.unrecorded <= 2 * WORKERS
+    assert len(killer.kills) >= 13
+
+
+def test_snakemake(scene: dict[str, Any], expected: dict[str, str], tmp_path: Path) -> None:
+    flow = Workflow(tmp_path, {**scene, "results": str(tmp_path / "results")})
+    killer = Killer(flow, 2)
+    try:
+        kill_snakemake(killer, 7)
+    finally:
+        flow.end()
+        for driver in descendants(flow.data["results"]):
+            driver.kill()
+    check(killer, expected)
+    assert len(killer.kills) >= 7

@@ -20,7 +20,7 @@ class _Slices:
 
     def __init__(self, volume: Volume) -> None:
         self.volume = volume
-        self.shape = volume.info.shape
+        self.shape: tuple[int, ...] = volume.info.shape
 
     def __getitem__(self, z: int, /) -> Any:
         _, rows, columns = self.shape

@@ -52,7 +52,8 @@ def write_preview(config: Config, sample: str, region: str | None, output: Path)
             continue
         block = Block((z, tile), box)
         (prediction,) = predict(block, [(z, tile)])
-        found = segment_ais(*prediction, parameters)
+        foreground, center, boundary = prediction
+        found = segment_ais(foreground, center, boundary, parameters)
         piece = found[part.relative_to(plan.valid(tile)).slices]
         labels[part.relative_to(plane).slices] = np.where(piece, piece + labels.max(), 0)
     preview_figure(reader.raw(z, plane), labels, output)

@@ -85,7 +85,8 @@ class Segment(Stage[Labels]):
         outer = self.plan.grid.outer(tile)
         frame = np.zeros(outer.shape, np.uint32)
         inside = self.plan.valid(tile).relative_to(outer).slices
-        frame[inside] = segment_ais(*predictions, parameters=self.parameters)
+        foreground, center, boundary = predictions
+        frame[inside] = segment_ais(foreground, center, boundary, self.parameters)
         return frame
 
     def write(self, block: Block, result: Labels) -> dict[str, Any]:

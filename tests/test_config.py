@@ -1,0 +1,211 @@
+"""The configuration: what is refused and how, and which stage depends on which key."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from volsam.cli.configdocs import documents
+from volsam.config import STAGE_SECTIONS, Config, load, stage_config, stage_settings, validate
+from volsam.errors import VolsamError
+from volsam.stages import STAGES
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+LEAST: dict[str, Any] = {"samples": {"a": {"image": "a.tif"}}}
+
+# Values to try for a key until one is valid and differs from what is there.
+CANDIDATES: tuple[Any, ...] = (
+    *(True, False, 3, 37, 0.125, 0.875, 97.5, "otsu", "cuda", "cpu", "bf16", "0.4", "input"),
+    *("uint16", "micro-sam", "minmax", "slice", "zyx", "other", [2, 4, 4], [32, 2048, 2048]),
+    *({"z": [0, 2]}, {"z": 2.0, "y": 3.0, "x": 4.0}),
+)
+
+
+def changed(data: dict[str, Any], *path: str, to: Any) -> dict[str, Any]:
+    """A copy of `data` with one key set."""
+    data = copy.deepcopy(data)
+    target = data
+    for part in path[:-1]:
+        target = target.setdefault(part, {})
+    target[path[-1]] = to
+    return data
+
+
+def keys() -> Iterator[tuple[str, ...]]:
+    """Every key of the configuration: sections' keys, top-level values, keys of a sample."""
+    whole = validate(LEAST).model_dump(mode="json")
+    for name, value in whole.items():
+        if name == "samples":
+            yield from (("samples", "a", key) for key in value["a"] if key != "overrides")
+        elif isinstance(value, dict):
+            yield from ((name, key) for key in value)
+        else:
+            yield (name,)
+
+
+def other_value(path: tuple[str, ...]) -> Config | None:
+    """The least configuration with another valid value at `path`."""
+    before = validate(LEAST)
+    for candidate in CANDIDATES:
+        try:
+            config = validate(changed(LEAST, *path, to=candidate))
+        except VolsamError:
+            continue
+        if config != before:
+            return config
+    return None
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (changed(LEAST, "stich", to=1), "Key stich is unknown; see config/README.md"),
+        (changed(LEAST, "stitch", "max_gaps", to=1), "Key stitch.max_gaps is unknown"),
+        (changed(LEAST, "samples", "a", "imgae", to="x"), "Key samples.a.imgae is unknown"),
+        ({}, "Key samples is missing; add it"),
+        ({"samples": {}}, "Key samples is wrong"),
+        ({"samples": {"a": {}}}, "Key samples.a.image is missing"),
+        ({"samples": {"../a": {"image": "x"}}}, "Key samples."),
+        (changed(LEAST, "tiles", "size", to="big"), r"Key tiles.size is wrong \(given: 'big'\)"),
+        (changed(LEAST, "tiles", "size", to=8), r"Key tiles.size is wrong \(given: 8\)"),
+        (changed(LEAST, "stitch", "tile_threshold", to=1.5), "Key stitch.tile_threshold is wrong"),
+        (changed(LEAST, "compute", "batch", to=0), "Key compute.batch is wrong"),
+        (changed(LEAST, "compute", "device", to="tpu"), "Key compute.device is wrong"),
+        (changed(LEAST, "output", "shard", to=[16, 1000, 1024]), "whole number of chunks"),
+        (changed(LEAST, "output", "chunk", to=[0, 8, 8]), "Key output is wrong"),
+        (changed(LEAST, "normalise", to={"lower": 90, "upper": 10}), "lower must be below upper"),
+        (changed(LEAST, "scale", to={"diameter": 9, "pixel_size": 1}), "not both"),
+        (changed(LEAST, "objects", to={"min_size": 9, "max_size": 1}), "max_size is below"),
+        (changed(LEAST, "samples", "a", "region", to={"z": [1]}), "Key samples.a.region.z"),
+    ],
+)
+def test_faults_are_one_sentence_with_the_key(data: dict[str, Any], message: str) -> None:
+    with pytest.raises(VolsamError, match=message) as caught:
+        validate(data)
+    assert "\n" not in str(caught.value)
+
+
+def test_defaults_fill_the_rest() -> None:
+    config = validate(LEAST)
+    assert config.results == "results"
+    assert config.stitch.max_gap == 1
+    with pytest.raises(Exception, match="frozen"):
+        config.results = "elsewhere"  # type: ignore[misc]
+
+
+def test_overrides_of_a_sample() -> None:
+    data = changed(LEAST, "samples", "b", to={"image": "b.tif"})
+    data["tiles"] = {"size": 64, "halo": 8}
+    data["samples"]["b"]["overrides"] = {"tiles": {"size": 128}, "model": "other"}
+    config = validate(data)
+    assert config.of_sample("a").tiles.size == 64
+    own = config.of_sample("b")
+    assert (own.tiles.size, own.tiles.halo, own.model) == (128, 8, "other")
+    assert set(own.samples) == {"b"}
+    assert stage_settings(config, "b", "plan")["tiles"] == {"size": 128, "halo": 8}
+    with pytest.raises(VolsamError, match=r"no sample 'c'.*it has a, b"):
+        config.of_sample("c")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"results": "x"}, "overrides.results is no section"),
+        ({"tile": {"size": 64}}, "overrides.tile is no section"),
+        ({"tiles": {"sise": 64}}, "Key tiles.sise is unknown"),
+        ({"tiles": {"size": 1}}, "Key tiles.size is wrong"),
+        ({"tiles": 3}, "Key tiles is wrong"),
+    ],
+)
+def test_wrong_overrides(overrides: dict[str, Any], message: str) -> None:
+    config = validate(changed(LEAST, "samples", "a", "overrides", to=overrides))
+    with pytest.raises(VolsamError, match=message):
+        config.of_sample("a")
+
+
+def test_load(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(LEAST))
+    assert load(path) == load(json.dumps(LEAST)) == validate(LEAST)
+    for text, message in (
+        ("", "holds no keys"),
+        ("- a", "holds no keys"),
+        ("a: [", "no valid YAML at line"),
+    ):
+        path.write_text(text)
+        with pytest.raises(VolsamError, match=message):
+            load(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(VolsamError, match="Cannot read the configuration"):
+        load(path)
+    with pytest.raises(VolsamError, match="No such file"):
+        load(tmp_path / "none.yaml")
+
+
+def test_every_stage_has_its_part() -> None:
+    assert set(STAGE_SECTIONS) == set(STAGES)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_config_round_trip(stage: str) -> None:
+    """What a stage is handed is a configuration that says of the stage what the whole one says."""
+    config = validate(changed(LEAST, "samples", "a", "overrides", to={"ais": {"min_size": 7}}))
+    text = stage_config(config, "a", stage)
+    again = load(text)
+    assert stage_settings(again, "a", stage) == stage_settings(config, "a", stage)
+    assert stage_config(again, "a", stage) == text
+    assert again.results == config.results
+    assert again.samples["a"].image == "a.tif"
+
+
+@pytest.mark.parametrize("path", list(keys()), ids=".".join)
+def test_key_reruns_only_the_stages_that_read_it(path: tuple[str, ...]) -> None:
+    config = other_value(path)
+    if path == ("task",):
+        assert config is None  # there is one task
+        return
+    assert config is not None, f"no other valid value for {'.'.join(path)} among the candidates"
+    entry = f"sample:{path[2]}" if path[0] == "samples" else ".".join(path)
+    reading = {
+        stage
+        for stage, entries in STAGE_SECTIONS.items()
+        if entry in entries or entry.split(".")[0] in entries
+    }
+    if entry in ("results", "sample:image"):
+        reading = set(STAGES)  # where all is, and what all of it is about
+    before = validate(LEAST)
+    differing = {
+        stage
+        for stage in STAGES
+        if stage_config(config, "a", stage) != stage_config(before, "a", stage)
+    }
+    assert differing == reading
+
+
+def test_no_key_is_read_by_nobody() -> None:
+    entries = {entry for stage in STAGE_SECTIONS.values() for entry in stage}
+    unread = []
+    for path in keys():
+        entry = f"sample:{path[2]}" if path[0] == "samples" else ".".join(path)
+        if entry not in entries and entry.split(".")[0] not in entries:
+            unread.append(entry)
+    assert unread == ["results", "task"]
+
+
+def test_generated_documents_are_fresh() -> None:
+    """`volsam config-docs --check` in the checkout."""
+    for path, text in documents().items():
+        assert (REPOSITORY / path).read_text(encoding="utf-8") == text, f"run config-docs: {path}"
+
+
+def test_documents_name_every_key() -> None:
+    text = documents()[Path("config/README.md")]
+    for path in keys():
+        name = f"samples.<name>.{path[2]}" if path[0] == "samples" else ".".join(path)
+        assert f"`{name}`" in text
