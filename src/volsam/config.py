@@ -240,6 +240,9 @@ class Compute(Section):
     """Tile rows and tile columns of a block."""
     store_embeddings: bool = False
     """Keep the embeddings of all tiles, for prompts and repeated segmentation."""
+    allow_pickle: bool = False
+    """Load a checkpoint that holds Python objects, as training checkpoints may; such a file can
+    run code, so only allow it for files you made or trust."""
     compat: Literal["none", "micro-sam"] = "none"
     """`micro-sam` normalises and clips tiles as that program does."""
     max_memory_gb: float | None = Field(default=None, gt=0)
@@ -305,7 +308,7 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
              "sample:unit", "sample:region", "sample:mask",
              "sample:mask_key", "model", "normalise", "scale", "tiles", "foreground",
              "compute.device", "compute.precision", "compute.batch", "compute.threads",
-             "compute.compat", "compute.block_slices", "compute.block_tiles",
+             "compute.compat", "compute.allow_pickle", "compute.block_slices", "compute.block_tiles",
              "compute.max_memory_gb"),
     "encode": ("compute.store_embeddings",),
     "segment": ("ais", "compute.store_embeddings"),

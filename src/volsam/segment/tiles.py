@@ -32,6 +32,7 @@ class TileReader:
         self.plan = plan
         self.normalisation = Normalisation.from_json(plan.normalisation)
         self._cache: tuple[Box, npt.NDArray[np.generic]] | None = None
+        self._maps: tuple[Box, npt.NDArray[np.generic]] | None = None
 
     @cached_property
     def volume(self) -> Volume:
@@ -39,15 +40,21 @@ class TileReader:
         return open_volume(**self.plan.image)
 
     @cached_property
+    def predicted(self) -> Volume:
+        """The stored predictions."""
+        return open_volume(**(self.plan.predictions or {}))
+
+    @cached_property
     def mask(self) -> Volume | None:
         """The mask of tiles to process, if there is one."""
         return open_volume(**self.plan.mask) if self.plan.mask else None
 
     def prefetch(self, cover: Box) -> None:
-        """Read the image of a block once; later reads inside it come from memory."""
-        if self.plan.stored_predictions:
-            return
+        """Read the image (or predictions) of a block once; reads inside it come from memory."""
         box = cover.intersect(Box.of(self.plan.shape))
+        if self.plan.predictions is not None:
+            self._maps = (box, self.predicted.read_channels(box))
+            return
         array = self.volume.read(box)
         check_finite(array, box.start, self.volume.info.path)
         self._cache = (box, array)
@@ -89,5 +96,10 @@ class TileReader:
     def predictions(self, z: int, tile: int) -> Floats:
         """Stored predictions (3, h, w) on the tile's part in the plane."""
         valid = self.plan.valid(tile)
-        box = Box((z, *valid.start), (z + 1, *valid.stop))
-        return self.volume.read_channels(box)[:, 0].astype(np.float32, copy=False)
+        wanted = Box((z, *valid.start), (z + 1, *valid.stop))
+        if self._maps is not None and wanted.intersect(self._maps[0]) == wanted:
+            cached, array = self._maps
+            maps = array[(slice(None), *wanted.relative_to(cached).slices)]
+        else:
+            maps = self.predicted.read_channels(wanted)
+        return maps[:, 0].astype(np.float32)

@@ -29,15 +29,19 @@ if TYPE_CHECKING:
 Embeddings = dict[tuple[int, int], npt.NDArray[np.generic]]
 
 
+def model_of(plan: RunPlan) -> Model:
+    """The model of a plan, loaded once per worker process."""
+    return _load(plan.model, plan.device, plan.precision, plan.allow_pickle, plan.threads)
+
+
 @lru_cache(maxsize=1)
-def loaded_model(spec: str, device: str, precision: str, threads: int) -> Model:
-    """The model, loaded once per worker process."""
+def _load(spec: str, device: str, precision: str, allow_pickle: bool, threads: int) -> Model:
     import torch
 
     from volsam.models import load_model
 
     torch.set_num_threads(threads)
-    return load_model(spec, device=device, precision=precision)
+    return load_model(spec, device=device, precision=precision, allow_pickle=allow_pickle)
 
 
 class EmbeddingStore:
@@ -97,7 +101,7 @@ class Encode(Stage[Embeddings]):
         super().__init__(job)
         self.plan = RunPlan.of(job)
         self.batch = self.plan.batch
-        if self.plan.stored_predictions:
+        if self.plan.predictions is not None:
             raise VolsamError("Stored predictions have no embeddings; set store_embeddings: false.")
         if self.plan.compat == "micro-sam":
             raise VolsamError(
@@ -107,8 +111,8 @@ class Encode(Stage[Embeddings]):
 
     @property
     def model(self) -> Model:
-        plan = self.plan
-        return loaded_model(plan.model, plan.device, plan.precision, plan.threads)
+        """The network."""
+        return model_of(self.plan)
 
     def blocks(self) -> list[Block]:
         return self.plan.tile_blocks()

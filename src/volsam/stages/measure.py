@@ -40,8 +40,7 @@ class Measure(Stage[pa.Table]):
     @cached_property
     def volume(self) -> Volume:
         """The image whose intensities are averaged."""
-        image = self.job.marker("ingest")["outputs"]["image"] | {"channel": 0}
-        return open_volume(**(image if self.plan.stored_predictions else self.plan.image))
+        return open_volume(**self.plan.image)
 
     def blocks(self) -> list[Block]:
         labels = open_level(self.store, NAME, 0, "r")

@@ -16,7 +16,7 @@ from volsam.geometry import Box
 from volsam.stages.forecast import Forecast, forecast
 from volsam.stages.ingest import warnings_of
 from volsam.stages.runplan import RunPlan
-from volsam.volume.info import require_voxel_size
+from volsam.volume.info import VolumeInfo, require_voxel_size
 from volsam.volume.normalise import estimate
 from volsam.volume.pyramid import pyramid_factors
 from volsam.volume.source import Volume, open_volume
@@ -74,8 +74,7 @@ class Plan(Stage[None]):
         kind, _, path = config.model.partition(":")
         stored = kind == "predictions"
         volume, arguments = self._open(image)
-        if stored:
-            volume, arguments = self._open_predictions(path, volume)
+        predictions = self._predictions(path, volume.info) if stored else None
         info = volume.info
         voxel_size = require_voxel_size(info)
         model = None if stored else self._model()
@@ -88,13 +87,14 @@ class Plan(Stage[None]):
         normalisation: dict[str, Any] = {}
         threshold: float | None = None
         if sample_voxels:
-            settings = config.normalise.model_dump() | {"method": "none" if stored else method}
+            settings = config.normalise.model_dump() | {"method": method}
             estimated = estimate(volume, **settings)
             normalisation = estimated.to_json()
             wanted = config.foreground.threshold
             threshold = estimated.otsu if wanted == "otsu" else wanted
         plan = RunPlan(
             image=arguments,
+            predictions=predictions,
             shape=info.shape,
             dtype=info.dtype,
             voxel_size=voxel_size,
@@ -114,6 +114,7 @@ class Plan(Stage[None]):
             device=compute.device,
             precision=compute.precision,
             compat=compute.compat,
+            allow_pickle=compute.allow_pickle,
             batch=compute.batch,
             threads=compute.threads,
             block_slices=compute.block_slices,
@@ -144,33 +145,33 @@ class Plan(Stage[None]):
         self.warnings = warnings_of(volume) if own else list(volume.info.warnings)
         return volume, arguments
 
-    def _open_predictions(self, path: str, image: Volume) -> tuple[Volume, dict[str, Any]]:
-        arguments: dict[str, Any] = {
-            "path": path,
-            "axes": "czyx",
-            "channel": 0,
-            "voxel_size": require_voxel_size(image.info),
-            "unit": image.info.unit,
-        }
+    def _predictions(self, path: str, image: VolumeInfo) -> dict[str, Any]:
+        """Arguments of `open_volume` for stored predictions."""
+        arguments: dict[str, Any] = {"path": path, "axes": "czyx", "channel": 0}
         volume = open_volume(**arguments)
-        if volume.info.channels != 3 or volume.info.shape != image.info.shape:
+        if volume.info.channels != 3 or volume.info.shape != image.shape:
             raise VolsamError(
                 f"The predictions {path} have {volume.info.channels} channels and shape "
                 f"{volume.info.shape}; 3 channels (foreground, centre, boundary) of the image's shape "
-                f"{image.info.shape} are needed."
+                f"{image.shape} are needed."
             )
         if not volume.info.dtype.startswith("float"):
             raise VolsamError(
                 f"The predictions {path} hold {volume.info.dtype}; floating-point numbers from 0 "
                 "to 1 are needed."
             )
-        return volume, arguments
+        return arguments
 
     def _model(self) -> Model:
         from volsam.models import load_model
 
         compute = self.config.compute
-        return load_model(self.config.model, device=compute.device, precision=compute.precision)
+        return load_model(
+            self.config.model,
+            device=compute.device,
+            precision=compute.precision,
+            allow_pickle=compute.allow_pickle,
+        )
 
     def _scale(self, model: Model | None, voxel_size: tuple[float, float, float]) -> float:
         wanted = self.config.scale

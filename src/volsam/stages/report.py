@@ -34,11 +34,7 @@ class Report(Stage[None]):
 
     def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
         plan = RunPlan.of(self.job)
-        # Pictures show the image itself, also where the network was replaced by stored predictions.
-        source = self.job.marker("ingest")["outputs"]["image"] | {
-            "channel": self.sample.channel or 0
-        }
-        image = open_volume(**(source if plan.stored_predictions else plan.image))
+        image = open_volume(**plan.image)
         labels = open_level(label_store(self.job), NAME, 0, "r")
         inputs = read_inputs(
             self.paths.folder,

@@ -27,6 +27,8 @@ class RunPlan:
     ----------
     image : dict
         Arguments of `volume.source.open_volume` for the image that workers read.
+    predictions : dict or None
+        The same for stored predictions, which then stand in for the network.
     shape : (int, int, int)
         Voxels of the volume, zyx.
     dtype : str
@@ -59,6 +61,8 @@ class RunPlan:
         Arguments of `open_volume` for the mask that says which tiles to skip.
     device, precision, compat : str
         How the network runs.
+    allow_pickle : bool
+        Whether a checkpoint may hold Python objects.
     batch, threads : int
         Tiles per call of the network and threads per worker.
     block_slices, block_tiles : int
@@ -66,6 +70,7 @@ class RunPlan:
     """
 
     image: dict[str, Any]
+    predictions: dict[str, Any] | None
     shape: tuple[int, int, int]
     dtype: str
     voxel_size: tuple[float, float, float]
@@ -85,6 +90,7 @@ class RunPlan:
     device: str
     precision: str
     compat: str
+    allow_pickle: bool
     batch: int
     threads: int
     block_slices: int
@@ -120,11 +126,6 @@ class RunPlan:
     def to_json(self) -> dict[str, Any]:
         """Plain types for the marker."""
         return asdict(self)
-
-    @property
-    def stored_predictions(self) -> bool:
-        """Whether predictions are read from a file instead of computed by a network."""
-        return self.model.startswith("predictions:")
 
     @property
     def grid(self) -> TileGrid:

@@ -105,13 +105,13 @@ def predictor(
     plan: RunPlan, reader: TileReader, embeddings: os.PathLike[str] | None = None
 ) -> Callable[[Block, list[Tile]], Iterator[npt.NDArray[np.float32]]]:
     """Function that yields, for each tile, predictions float32 (3, h, w) on its part in the plane."""
-    if plan.stored_predictions:
+    if plan.predictions is not None:
         return lambda block, tiles: (_stored(reader, *tile) for tile in tiles)
 
     from volsam.segment.predict import decode_tiles, embed_tiles, predict_clipped
-    from volsam.stages.encode import EmbeddingStore, loaded_model
+    from volsam.stages.encode import EmbeddingStore, model_of
 
-    model = loaded_model(plan.model, plan.device, plan.precision, plan.threads)
+    model = model_of(plan)
 
     def predict(block: Block, tiles: list[Tile]) -> Iterator[npt.NDArray[np.float32]]:
         if plan.compat == "micro-sam":

@@ -1,7 +1,7 @@
 """The images of the embedded model, and random crops of them as training examples.
 
-Only data with a permissive licence is named here. The one fluorescence image above 1000 x 1000 px,
-an example in the documentation, is left out together with all images of its experiment.
+Only data with a permissive licence is named here. The one fluorescence image above 1000 x 1000 px
+is left out: it is an example in the documentation.
 """
 
 from __future__ import annotations

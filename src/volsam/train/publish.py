@@ -1,6 +1,6 @@
 """Turn a finished run into a model that `volsam.models.load_model` reads.
 
-Tunes the AIS parameters on held-out training images and synthetic slices, then writes weights,
+Tunes the AIS parameters on held-out training images, then writes weights,
 ``model.json``, recipe and log into one folder: ``python -m volsam.train.publish RUN TARGET``.
 """
 
@@ -16,16 +16,12 @@ import numpy as np
 from safetensors.torch import load_file
 from torch import nn
 
-from volsam.train.augment import degrade
-from volsam.train.data import Example, hold_out, load_dsb2018
+from volsam.train.data import hold_out, load_dsb2018
 from volsam.train.network import build_network
 from volsam.train.predict import predict_maps
 from volsam.train.recipe import TrainRecipe
-from volsam.train.synthetic import nuclei_slices
 from volsam.train.tune import tune_ais
 
-FRESH = 1000  # added to the seed of the run, for synthetic volumes that it has not seen
-SYNTHETIC_VOLUMES = 4
 DATA = [
     "DSB2018 stage 1, fluorescence images of the training split (CC0-1.0)",
     "StarDist sample images nuclei2d and nuclei2d_dsb (BSD-3-Clause)",
@@ -55,10 +51,6 @@ def publish(run: Path, target: Path) -> dict[str, float]:
     kept, tuning = hold_out(
         load_dsb2018(Path(recipe.data_root), "train"), recipe.data.tuning_images
     )
-    # Volumes have no held-out images; fresh synthetic slices, dimmed and noisy, speak for them.
-    rng = np.random.default_rng(recipe.seed)
-    for image, labels in nuclei_slices(recipe.seed + FRESH, SYNTHETIC_VOLUMES):
-        tuning.append(Example("synthetic", degrade(image, labels, rng), labels))
     maps = [predict_maps(network, example.image) for example in tuning]
     parameters, scores = tune_ais(maps, [example.labels for example in tuning])
     description = {
