@@ -35,7 +35,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "no shards": {"chunk": [2, 20, 20], "shard": [2, 20, 20], "ome_zarr": "0.4"},
 }
 HUGE = 2**33
-BATCHES, PER_BATCH = 8, 26
+BATCHES, PER_BATCH = 16, 13
 
 
 def labels_of(scene: str) -> scenes.Labels:
@@ -157,6 +157,7 @@ def combinations() -> list[tuple[str, str, dict[str, int], bool, int]]:
     return found
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_random_combinations(batch: int, references: References, tmp_path: Path) -> None:
     for scene, layout, size, huge, seed in combinations()[batch::BATCHES]:
@@ -237,10 +238,10 @@ def test_scenes_are_what_they_say(references: References) -> None:
 
 def test_gaps_are_filled_across_block_borders(references: References) -> None:
     labels = references.whole("gaps")
-    truth = labels_of("gaps")
-    bridged = (truth[2] == 0) & (labels[2] > 0)
-    assert bridged.any()
-    np.testing.assert_array_equal(labels[2][bridged], labels[1][bridged])
+    missing = labels_of("gaps")[2] == 0
+    both_sides = (labels[1] == labels[3]) & (labels[1] > 0)
+    assert (both_sides & missing).sum() > 50
+    assert (labels[2][both_sides] > 0).all()
 
 
 def test_global_fragment_ids_beyond_32_bits(folder: Path, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class Workflow:
     def run(self, *arguments: str, cluster: str = "inline") -> list[str]:
         """Run to the end; returns the stages that ran, in order."""
         process = self.start(*arguments, cluster=cluster)
-        process.wait(timeout=280)
+        process.wait(timeout=800)
         assert process.returncode == 0, self.log()
         return self.stages_run()
 

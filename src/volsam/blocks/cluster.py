@@ -62,17 +62,28 @@ def open_cluster(kind: str, workers: int, threads: int) -> Iterator[Client | Non
         "distributed.nanny.pre-spawn-environ": environment,
         "distributed.comm.timeouts.connect": "60s",
     }
+
+    def start(tries: int = 3) -> LocalCluster:
+        try:
+            return LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                memory_limit=0,
+                silence_logs=50,
+            )
+        except RuntimeError as error:  # a worker was killed while it started
+            if tries == 1:
+                raise VolsamError(
+                    f"Workers do not start ({error}); see that there is memory for {workers} of them."
+                ) from error
+            return start(tries - 1)
+
     with (
         dask.config.set(settings),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            memory_limit=0,
-            silence_logs=50,
-        ) as cluster,
+        start() as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         print(f"dashboard: {cluster.dashboard_link}", file=sys.stderr, flush=True)

@@ -18,7 +18,7 @@ from volsam.evaluate.contingency import Contingency
 from volsam.evaluate.metrics import score
 from volsam.geometry import Box, split
 from volsam.paths import replace, sweep, write_json
-from volsam.stages.label import NAME, label_store
+from volsam.stages.label import NAME, written_labels
 from volsam.stages.runplan import RunPlan
 from volsam.volume.labels import open_level
 from volsam.volume.source import Volume, open_volume
@@ -54,7 +54,7 @@ class Evaluate(Stage[Contingency]):
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self.plan = RunPlan.of(job)
-        self.store = label_store(job)
+        self.store = written_labels(job)
         self.folder = self.paths.tables(self.name)
 
     def truth(self) -> Volume:

@@ -36,6 +36,11 @@ def label_store(job: Job) -> Path:
     return job.paths.store
 
 
+def written_labels(job: Job) -> Path:
+    """Where the finished stage left them; later stages are not handed the key that decides it."""
+    return Path(job.marker("label")["outputs"]["store"])
+
+
 class Label(Stage[Objects | None]):
     """Stage `label`."""
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from volsam.blocks.stage import Attempt, Block, Job, Stage
 from volsam.geometry import Box, split
 from volsam.paths import replace, sweep
-from volsam.stages.label import NAME, label_store
+from volsam.stages.label import NAME, written_labels
 from volsam.stages.objects import finish, measure_block
 from volsam.stages.runplan import RunPlan
 from volsam.volume.labels import open_level
@@ -34,7 +34,7 @@ class Measure(Stage[pa.Table]):
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self.plan = RunPlan.of(job)
-        self.store = label_store(job)
+        self.store = written_labels(job)
         self.folder = self.paths.tables(self.name)
 
     @cached_property

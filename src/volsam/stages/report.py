@@ -9,7 +9,7 @@ import numpy as np
 
 from volsam.blocks.stage import Block, Job, Stage
 from volsam.report.write import read_inputs, write_report
-from volsam.stages.label import NAME, label_store
+from volsam.stages.label import NAME, written_labels
 from volsam.stages.runplan import RunPlan
 from volsam.volume.labels import open_level
 from volsam.volume.source import open_volume
@@ -35,7 +35,7 @@ class Report(Stage[None]):
     def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
         plan = RunPlan.of(self.job)
         image = open_volume(**plan.image)
-        labels = open_level(label_store(self.job), NAME, 0, "r")
+        labels = open_level(written_labels(self.job), NAME, 0, "r")
         inputs = read_inputs(
             self.paths.folder,
             self.job.sample,
