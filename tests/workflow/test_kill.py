@@ -70,7 +70,7 @@ class Killer:
 
     def moment(self, process: Any) -> None:
         """Wait for a random moment: some seconds, or some blocks from now, in its start or middle."""
-        seconds, blocks = self.random.uniform(0, 12), self.random.randint(1, 12)
+        seconds, blocks = self.random.uniform(0, 8), self.random.randint(1, 8)
         until_blocks = self.random.random() < 0.75
         begun, before = time.monotonic(), self.look()
         while process.poll() is None:
@@ -198,12 +198,11 @@ def test_workers_and_drivers(
     scenes.run_pipeline(flow.data, stages=("ingest", "plan"))
     killer = Killer(flow, 1)
     try:
-        for stage, wanted in (("segment", 4), ("overlap", 4), ("label", 4)):
+        for stage, wanted in (("segment", 6), ("overlap", 6), ("label", 5)):
             if stage == "label":
                 scenes.run_pipeline(flow.data, stages=("partition",))
             kill_stage(killer, stage, wanted)
-        # The last stage takes what is missing, in as many runs as that needs.
-        kill_stage(killer, "measure", 14 - len(killer.kills))
+        kill_stage(killer, "measure", 3)
     finally:
         flow.end()
     check(killer, expected)

@@ -1,4 +1,5 @@
 import sys
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
@@ -9,7 +10,8 @@ from volsam.paths import SamplePaths
 
 # Where to run comes from the profile, what to run from the configuration.
 CLUSTER = config.get("cluster", "local")
-VOLSAM = f"{sys.executable} -m volsam"
+# The command of the environment that runs Snakemake, whether it is activated or not.
+shell.prefix(f"set -euo pipefail; export PATH={Path(sys.executable).parent}:$PATH; ")
 
 try:
     CONFIG = validate({k: v for k, v in config.items() if k != "cluster"})

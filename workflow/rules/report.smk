@@ -7,18 +7,20 @@ rule measure:
         marker("label"),
     output:
         marker("measure"),
-    params:
-        settings=settings("measure"),
     log:
         log_of("measure"),
     conda:
         "../envs/volsam.yaml"
     threads: workflow.cores
+    resources:
+        cluster=CLUSTER,
+    params:
+        settings=settings("measure"),
     message:
         "measure {wildcards.sample}"
     shell:
-        "{VOLSAM} run measure --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {CLUSTER} --workers {threads} 2>&1 | tee {log:q}"
+        "volsam run measure --config {params.settings:q} --sample {wildcards.sample:q}"
+        " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
 
 
 # Scores against the truth.
@@ -27,19 +29,21 @@ rule evaluate:
         marker("label"),
     output:
         marker("evaluate"),
-    params:
-        settings=settings("evaluate"),
-        inputs=inputs("evaluate"),
     log:
         log_of("evaluate"),
     conda:
         "../envs/volsam.yaml"
     threads: workflow.cores
+    resources:
+        cluster=CLUSTER,
+    params:
+        settings=settings("evaluate"),
+        inputs=inputs("evaluate"),
     message:
         "evaluate {wildcards.sample}"
     shell:
-        "{VOLSAM} run evaluate --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {CLUSTER} --workers {threads} 2>&1 | tee {log:q}"
+        "volsam run evaluate --config {params.settings:q} --sample {wildcards.sample:q}"
+        " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
 
 
 # What ran, on what, and what came of it.
@@ -49,15 +53,17 @@ rule report:
         scores,
     output:
         marker("report"),
-    params:
-        settings=settings("report"),
     log:
         log_of("report"),
     conda:
         "../envs/volsam.yaml"
     threads: 1
+    resources:
+        cluster=CLUSTER,
+    params:
+        settings=settings("report"),
     message:
         "report {wildcards.sample}"
     shell:
-        "{VOLSAM} run report --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {CLUSTER} --workers {threads} 2>&1 | tee {log:q}"
+        "volsam run report --config {params.settings:q} --sample {wildcards.sample:q}"
+        " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"

@@ -5,19 +5,21 @@
 rule ingest:
     output:
         marker("ingest"),
-    params:
-        settings=settings("ingest"),
-        inputs=inputs("ingest"),
     log:
         log_of("ingest"),
     conda:
         "../envs/volsam.yaml"
     threads: workflow.cores
+    resources:
+        cluster=CLUSTER,
+    params:
+        settings=settings("ingest"),
+        inputs=inputs("ingest"),
     message:
         "ingest {wildcards.sample}"
     shell:
-        "{VOLSAM} run ingest --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {CLUSTER} --workers {threads} 2>&1 | tee {log:q}"
+        "volsam run ingest --config {params.settings:q} --sample {wildcards.sample:q}"
+        " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
 
 
 # Tiles, scale, normalisation and the forecast are settled once.
@@ -26,19 +28,21 @@ rule plan:
         marker("ingest"),
     output:
         marker("plan"),
-    params:
-        settings=settings("plan"),
-        inputs=inputs("plan"),
     log:
         log_of("plan"),
     conda:
         "../envs/volsam.yaml"
     threads: 1
+    resources:
+        cluster=CLUSTER,
+    params:
+        settings=settings("plan"),
+        inputs=inputs("plan"),
     message:
         "plan {wildcards.sample}"
     shell:
-        "{VOLSAM} run plan --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {CLUSTER} --workers {threads} 2>&1 | tee {log:q}"
+        "volsam run plan --config {params.settings:q} --sample {wildcards.sample:q}"
+        " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
 
 
 # Embeddings of all tiles, if they are to be kept.
@@ -47,18 +51,20 @@ rule encode:
         marker("plan"),
     output:
         marker("encode"),
-    params:
-        settings=settings("encode"),
     log:
         log_of("encode"),
     conda:
         "../envs/volsam.yaml"
     threads: workflow.cores
+    resources:
+        cluster=CLUSTER,
+    params:
+        settings=settings("encode"),
     message:
         "encode {wildcards.sample}"
     shell:
-        "{VOLSAM} run encode --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {CLUSTER} --workers {threads} 2>&1 | tee {log:q}"
+        "volsam run encode --config {params.settings:q} --sample {wildcards.sample:q}"
+        " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
 
 
 # Tiles become labelled fragments.
@@ -68,18 +74,20 @@ rule segment:
         embeddings,
     output:
         marker("segment"),
-    params:
-        settings=settings("segment"),
     log:
         log_of("segment"),
     conda:
         "../envs/volsam.yaml"
     threads: workflow.cores
+    resources:
+        cluster=CLUSTER,
+    params:
+        settings=settings("segment"),
     message:
         "segment {wildcards.sample}"
     shell:
-        "{VOLSAM} run segment --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {CLUSTER} --workers {threads} 2>&1 | tee {log:q}"
+        "volsam run segment --config {params.settings:q} --sample {wildcards.sample:q}"
+        " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
 
 
 # Overlaps of neighbouring tiles and slices: the graph.
@@ -88,18 +96,20 @@ rule overlap:
         marker("segment"),
     output:
         marker("overlap"),
-    params:
-        settings=settings("overlap"),
     log:
         log_of("overlap"),
     conda:
         "../envs/volsam.yaml"
     threads: workflow.cores
+    resources:
+        cluster=CLUSTER,
+    params:
+        settings=settings("overlap"),
     message:
         "overlap {wildcards.sample}"
     shell:
-        "{VOLSAM} run overlap --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {CLUSTER} --workers {threads} 2>&1 | tee {log:q}"
+        "volsam run overlap --config {params.settings:q} --sample {wildcards.sample:q}"
+        " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
 
 
 # The graph becomes objects.
@@ -108,18 +118,20 @@ rule partition:
         marker("overlap"),
     output:
         marker("partition"),
-    params:
-        settings=settings("partition"),
     log:
         log_of("partition"),
     conda:
         "../envs/volsam.yaml"
     threads: 1
+    resources:
+        cluster=CLUSTER,
+    params:
+        settings=settings("partition"),
     message:
         "partition {wildcards.sample}"
     shell:
-        "{VOLSAM} run partition --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {CLUSTER} --workers {threads} 2>&1 | tee {log:q}"
+        "volsam run partition --config {params.settings:q} --sample {wildcards.sample:q}"
+        " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
 
 
 # Objects become labels in OME-Zarr, with their pyramid.
@@ -128,15 +140,17 @@ rule label:
         marker("partition"),
     output:
         marker("label"),
-    params:
-        settings=settings("label"),
     log:
         log_of("label"),
     conda:
         "../envs/volsam.yaml"
     threads: workflow.cores
+    resources:
+        cluster=CLUSTER,
+    params:
+        settings=settings("label"),
     message:
         "label {wildcards.sample}"
     shell:
-        "{VOLSAM} run label --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {CLUSTER} --workers {threads} 2>&1 | tee {log:q}"
+        "volsam run label --config {params.settings:q} --sample {wildcards.sample:q}"
+        " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
