@@ -5,8 +5,7 @@ SNAKEMAKE := $(BIN)/snakemake --workflow-profile profiles/local
 
 .PHONY: demo test test-slow lint format bench docs clean install viewer
 
-demo: install
-	@test -f demo/truth.tif || $(BIN)/volsam demo demo
+demo: install demo/truth.tif
 	@$(SNAKEMAKE)
 	@$(BIN)/volsam summary --config config/config.yaml
 
@@ -16,7 +15,7 @@ test: install
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow
 
-lint: install
+lint: install demo/truth.tif
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
@@ -36,6 +35,9 @@ docs: install
 	$(BIN)/volsam config-docs
 
 viewer: .venv/viewer
+
+demo/truth.tif: | .venv/installed
+	$(BIN)/volsam demo demo
 
 clean:
 	rm -rf results demo

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from volsam.blocks.ledger import record_path
 from volsam.config import Config
+from volsam.errors import VolsamError
 from volsam.paths import SamplePaths
 from volsam.volume.fingerprint import fingerprint
 
@@ -36,12 +37,32 @@ def external_inputs(config: Config, sample: str, stage: str) -> dict[str, str]:
         else:
             for number, part in enumerate(config.model.split("::")):
                 if Path(part).is_file():
-                    found[f"model_{number}"] = part
+                    # A description stands for the weights beside it.
+                    whole = Path(part).parent if part.endswith(".json") else part
+                    found[f"model_{number}"] = str(whole)
         if chosen.mask:
             found["mask"] = chosen.mask
     elif stage == "evaluate" and chosen.truth:
         found["truth"] = chosen.truth
     return found
+
+
+def check_inputs(config: Config) -> None:
+    """Refuse a configuration that names an input which is not there.
+
+    Raises
+    ------
+    VolsamError
+        Which sample and path.
+    """
+    for sample in config.samples:
+        chosen = config.of_sample(sample)
+        for stage in ("ingest", "plan", "evaluate"):
+            for role, path in external_inputs(chosen, sample, stage).items():
+                if not Path(path).exists():
+                    raise VolsamError(
+                        f"There is nothing at {path}, the {role} of sample {sample}; check the path."
+                    )
 
 
 def stamps(config: Config, sample: str, stage: str) -> dict[str, Stamp]:

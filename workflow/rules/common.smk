@@ -5,7 +5,7 @@ from snakemake.exceptions import WorkflowError
 
 from volsam.config import stage_config, validate
 from volsam.errors import VolsamError
-from volsam.inputs import fingerprints
+from volsam.inputs import check_inputs, fingerprints
 from volsam.paths import SamplePaths
 
 # Where to run comes from the profile, what to run from the configuration.
@@ -16,6 +16,7 @@ shell.prefix(f"set -euo pipefail; export PATH={Path(sys.executable).parent}:$PAT
 try:
     CONFIG = validate({k: v for k, v in config.items() if k != "cluster"})
     SAMPLES = {name: CONFIG.of_sample(name) for name in CONFIG.samples}
+    check_inputs(CONFIG)
 except VolsamError as error:
     raise WorkflowError(str(error))
 
