@@ -19,7 +19,7 @@ rule measure:
     message:
         "measure {wildcards.sample}"
     shell:
-        "volsam run measure --config {params.settings:q} --sample {wildcards.sample:q}"
+        "python -m volsam run measure --config {params.settings:q} --sample {wildcards.sample:q}"
         " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
 
 
@@ -42,7 +42,7 @@ rule evaluate:
     message:
         "evaluate {wildcards.sample}"
     shell:
-        "volsam run evaluate --config {params.settings:q} --sample {wildcards.sample:q}"
+        "python -m volsam run evaluate --config {params.settings:q} --sample {wildcards.sample:q}"
         " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
 
 
@@ -65,5 +65,5 @@ rule report:
     message:
         "report {wildcards.sample}"
     shell:
-        "volsam run report --config {params.settings:q} --sample {wildcards.sample:q}"
+        "python -m volsam run report --config {params.settings:q} --sample {wildcards.sample:q}"
         " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"

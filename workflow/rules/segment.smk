@@ -18,7 +18,7 @@ rule ingest:
     message:
         "ingest {wildcards.sample}"
     shell:
-        "volsam run ingest --config {params.settings:q} --sample {wildcards.sample:q}"
+        "python -m volsam run ingest --config {params.settings:q} --sample {wildcards.sample:q}"
         " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
 
 
@@ -41,7 +41,7 @@ rule plan:
     message:
         "plan {wildcards.sample}"
     shell:
-        "volsam run plan --config {params.settings:q} --sample {wildcards.sample:q}"
+        "python -m volsam run plan --config {params.settings:q} --sample {wildcards.sample:q}"
         " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
 
 
@@ -63,7 +63,7 @@ rule encode:
     message:
         "encode {wildcards.sample}"
     shell:
-        "volsam run encode --config {params.settings:q} --sample {wildcards.sample:q}"
+        "python -m volsam run encode --config {params.settings:q} --sample {wildcards.sample:q}"
         " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
 
 
@@ -86,7 +86,7 @@ rule segment:
     message:
         "segment {wildcards.sample}"
     shell:
-        "volsam run segment --config {params.settings:q} --sample {wildcards.sample:q}"
+        "python -m volsam run segment --config {params.settings:q} --sample {wildcards.sample:q}"
         " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
 
 
@@ -108,7 +108,7 @@ rule overlap:
     message:
         "overlap {wildcards.sample}"
     shell:
-        "volsam run overlap --config {params.settings:q} --sample {wildcards.sample:q}"
+        "python -m volsam run overlap --config {params.settings:q} --sample {wildcards.sample:q}"
         " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
 
 
@@ -130,7 +130,7 @@ rule partition:
     message:
         "partition {wildcards.sample}"
     shell:
-        "volsam run partition --config {params.settings:q} --sample {wildcards.sample:q}"
+        "python -m volsam run partition --config {params.settings:q} --sample {wildcards.sample:q}"
         " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
 
 
@@ -152,5 +152,5 @@ rule label:
     message:
         "label {wildcards.sample}"
     shell:
-        "volsam run label --config {params.settings:q} --sample {wildcards.sample:q}"
+        "python -m volsam run label --config {params.settings:q} --sample {wildcards.sample:q}"
         " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
