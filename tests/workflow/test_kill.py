@@ -227,7 +227,7 @@ def test_workers_and_drivers(
         kill_stage(killer, "measure", 3)
         print(f"on disk but not in the ledger when a driver died: at most {killer.unrecorded}")
         # A worker computes one block and may have another whose line is on its way.
-        assert killer.unrecorded <= 2 * WORKERS
+        assert killer.unrecorded <= WORKERS
 
     rounds(scene, expected, tmp_path, kill)
 

@@ -2,9 +2,10 @@
 
 Invariants
 ----------
-- At most `WINDOW` blocks per worker are in flight; the driver holds coordinates and ledger lines only.
-- A block in the ledger is never computed again. A kill costs at most the unrecorded blocks in flight
-  on workers.
+- One block per worker is in flight; the driver holds coordinates and ledger lines only. The next one is
+  given out when the ledger has the line of the one before.
+- A block in the ledger is never computed again. A kill costs at most the one unrecorded block of each
+  worker.
 - A failed block is tried again, with half the batch after running out of memory, and the reasons stay
   in its ledger line; a `VolsamError` is the user's to mend and is not retried.
 """
@@ -32,7 +33,6 @@ from volsam.volume.store import writing
 if TYPE_CHECKING:
     from distributed import Client
 
-WINDOW = 2
 Record = dict[str, Any]
 
 
@@ -181,15 +181,14 @@ def _on_dask(client: Client, workers: int) -> Callable[[Stage[Any], Sequence[Blo
             running[future.key] = block, attempt
             active.add(future)
 
-        for block in islice(waiting, WINDOW * workers):
+        for block in islice(waiting, workers):
             submit(block, Attempt())
         for future in active:
             block, attempt = running.pop(future.key)
             if future.status == "finished":
-                record = future.result()
+                yield block, attempt, future.result()
                 for following in islice(waiting, 1):
                     submit(following, Attempt())
-                yield block, attempt, record
             else:
                 error = future.exception() or RuntimeError("the block was cancelled")
                 submit(block, retry(block, attempt, error))

@@ -135,7 +135,7 @@ def _stored(reader: TileReader, z: int, tile: int) -> npt.NDArray[np.float32]:
     predictions = reader.predictions(z, tile)
     if not np.isfinite(predictions).all():
         raise VolsamError(
-            f"{reader.volume.info.path} holds NaN or infinite values in slice {z}; replace them by "
+            f"{reader.predicted.info.path} holds NaN or infinite values in slice {z}; replace them by "
             "numbers first."
         )
     return predictions

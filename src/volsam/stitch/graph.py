@@ -139,13 +139,16 @@ class Edges:
 
     def sorted(self) -> Edges:
         """By (u, v, kind): one canonical order, whatever the files were."""
-        order = np.lexsort((self.kind, self.v, self.u))
+        return self.take(np.lexsort((self.kind, self.v, self.u)))
+
+    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Edges:
+        """Some of the edges, by index or mask."""
         return Edges(
-            self.u[order],
-            self.v[order],
-            self.kind[order],
-            self.iou[order],
-            self.containment[order],
+            self.u[rows],
+            self.v[rows],
+            self.kind[rows],
+            self.iou[rows],
+            self.containment[rows],
         )
 
     def _fill(self, rows: slice, columns: dict[str, NDArray[Any]]) -> None:

@@ -104,6 +104,10 @@ def partition(
             f"{n} fragments are more than the stitcher can number; raise min_size or split the "
             "volume by a region of interest."
         )
+    # What a tile saw only in its halo it saw in part, and a partial view must not glue what it meets.
+    painted = fragments.size > 0
+    if not painted.all():
+        edges = edges.take(painted[edges.u] & painted[edges.v])
     cost = edge_costs(edges.iou, edges.containment, edges.kind, p)
     cells = Cells(fragments.position)
     labels = cluster(n, edges.u, edges.v, cost, cells, direct_nodes=direct_nodes)
