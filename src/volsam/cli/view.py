@@ -20,7 +20,7 @@ def layers(folder: Path) -> list[tuple[Any, dict[str, Any], str]]:
     try:
         outputs = {
             stage: json.loads((folder / ".volsam" / f"{stage}.json").read_text())["outputs"]
-            for stage in ("ingest", "label")
+            for stage in ("ingest", "plan", "label")
         }
     except (OSError, ValueError, KeyError):
         raise VolsamError(
@@ -32,6 +32,9 @@ def layers(folder: Path) -> list[tuple[Any, dict[str, Any], str]]:
         raise VolsamError(
             "napari is not installed; install the viewer with: pip install 'volsam[view]'."
         ) from None
+    # What the network saw as black and white; the type's whole range would show microscopy as black.
+    limits = outputs["plan"]["plan"]["normalisation"]
+    contrast = [min(limits["low"]), max(limits["high"])]
     found = []
     for kind, path in (
         ("image", Path(outputs["ingest"]["image"]["path"])),
@@ -40,7 +43,12 @@ def layers(folder: Path) -> list[tuple[Any, dict[str, Any], str]]:
         reader = napari_get_reader(str(path))
         for data, options, shown_as in reader(str(path)) if reader else []:
             if shown_as == kind:
-                found.append((data, {**options, "visible": True}, shown_as))
+                options = {**options, "visible": True}
+                if kind == "image" and contrast[0] < contrast[1]:
+                    several = options.get("channel_axis") is not None
+                    channels = data[0].shape[options["channel_axis"]] if several else 0
+                    options["contrast_limits"] = [contrast] * channels if several else contrast
+                found.append((data, options, shown_as))
     return found
 
 
