@@ -59,9 +59,9 @@ def test_output_layout_reruns_label_and_after(finished: Workflow) -> None:
 
 def test_key_that_no_stage_reads_reruns_nothing(finished: Workflow) -> None:
     """Another sample is another matter: its key does not touch this one."""
-    finished.data["samples"]["b"] = {"image": "elsewhere.tif"}
+    finished.data["samples"]["b"] = {**finished.data["samples"]["a"], "level": 3}
     try:
-        # Sample b cannot run, its image is missing; nothing of sample a is asked for.
+        # Sample b cannot run, its image has no levels; nothing of sample a is asked for.
         process = finished.start("--dry-run", str(finished.paths.marker("report")))
         process.wait(timeout=200)
         assert process.returncode == 0, finished.log()

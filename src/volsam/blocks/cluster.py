@@ -44,6 +44,9 @@ def open_cluster(kind: str, workers: int, threads: int) -> Iterator[Client | Non
         "OMP_NUM_THREADS": str(threads),
         "OPENBLAS_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
+        # One arena: a thread of its own, as Dask runs tasks in, would get one that cannot grow and maps
+        # every large array anew.
+        "MALLOC_ARENA_MAX": "1",
         "MALLOC_MMAP_THRESHOLD_": str(2**30),
         "MALLOC_TRIM_THRESHOLD_": str(2**32),
     }
