@@ -8,6 +8,7 @@ largest single process <= 0.85 x the peer's.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,8 @@ def _ours(folder: Path, image: Path, checkpoint: Path, precision: str) -> Cost:
     }
     path = folder / f"{precision}.yaml"
     path.write_text(yaml.safe_dump(config))
+    # Finished blocks of an earlier benchmark would not be computed again.
+    shutil.rmtree(folder / precision, ignore_errors=True)
     command = [str(SNAKEMAKE), "--snakefile", str(REPOSITORY / "workflow" / "Snakefile")]
     command += ["--workflow-profile", str(REPOSITORY / "profiles" / "local")]
     command += ["--configfile", str(path), "--directory", str(folder), "--forceall"]
