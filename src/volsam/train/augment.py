@@ -83,7 +83,7 @@ def degrade(image: Image, labels: Labels, rng: np.random.Generator) -> Image:
         signal = rng.poisson(np.clip(signal, 0, None) * photons) / photons
     if rng.random() < 0.5:
         noise = rng.normal(size=signal.shape)
-        if rng.random() < 0.3:  # noise of a resampled image has grain
+        if rng.random() < 0.5:  # noise of a resampled image has grain
             noise = ndimage.gaussian_filter(noise, 0.7) * 2
         signal = signal + np.exp(rng.uniform(np.log(0.004), np.log(0.09))) * noise
     return np.clip(signal, 0, 1).astype(np.float32)

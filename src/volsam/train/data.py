@@ -41,11 +41,14 @@ class Example:
         Signal, 0 and 1 at the percentiles of `normalise`, not clipped.
     labels : (h, w) int32 array
         Instances, 0 is background.
+    synthetic : bool
+        Whether the image is free of noise because it was drawn.
     """
 
     name: str
     image: NDArray[np.float32]
     labels: NDArray[np.int32]
+    synthetic: bool = False
 
     @property
     def diameter(self) -> float:
@@ -143,7 +146,7 @@ class CropDataset(Dataset[tuple[Tensor, Tensor]]):
         example, diameter = group[rng.integers(len(group))]
         size, margin = self.recipe.crop, self.recipe.margin
         image, labels = random_crop(example.image, example.labels, size + 2 * margin, diameter, rng)
-        gentle = rng.random() < self.recipe.gentle
+        gentle = rng.random() < self.recipe.gentle and not example.synthetic
         image = adjust(image, rng) if gentle else degrade(image, labels, rng)
         targets = distance_targets(labels, self.recipe.min_size)
         inner = (..., slice(margin, margin + size), slice(margin, margin + size))
@@ -161,6 +164,6 @@ def training_groups(
         groups.append((recipe.stardist, load_stardist(root)))
     if recipe.synthetic:
         slices = nuclei_slices(seed, recipe.synthetic_volumes)
-        synthetic = [Example(f"synthetic-{n}", *pair) for n, pair in enumerate(slices)]
+        synthetic = [Example(f"synthetic-{n}", *pair, True) for n, pair in enumerate(slices)]
         groups.append((recipe.synthetic, synthetic))
     return groups, tuning

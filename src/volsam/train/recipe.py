@@ -31,7 +31,8 @@ class DataRecipe(Part):
     crop: int = 256
     """Side of a crop in pixels."""
     gentle: float = 0.4
-    """Share of crops whose intensities are hardly changed; the others are degraded."""
+    """Share of crops of real images whose intensities are hardly changed; the others, and all of
+    synthetic ones, are degraded."""
     margin: int = 16
     """Targets are computed on crops larger by this on each side, so that objects cut by the border
     of a crop have the targets of what lies beyond it."""
