@@ -91,6 +91,9 @@ class Stage(ABC, Generic[Result]):
 
     name: ClassVar[str]
     upstream: tuple[str, ...]
+    network: ClassVar[bool] = (
+        False  # whether blocks run the network: threads and memory of a worker
+    )
     batch: int = 1  # how much of a block is computed at once, where that can be chosen
 
     def __init__(self, job: Job) -> None:

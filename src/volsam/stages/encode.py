@@ -95,6 +95,7 @@ class Encode(Stage[Embeddings]):
     """Stage `encode`."""
 
     name = "encode"
+    network = True
     upstream: tuple[str, ...] = ("plan",)
 
     def __init__(self, job: Job) -> None:

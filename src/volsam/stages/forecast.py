@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 LABEL_COMPRESSION = 10
 # Watershed, overlaps and writing, seconds per megapixel, measured with `make bench`.
 POSTPROCESSING = 0.3
+# Timing costs a tile: too much where there are hardly more to compute.
+TIMED_FROM = 20
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,9 @@ class Forecast:
 
 
 def forecast(
-    plan: RunPlan, info: VolumeInfo, model: Model | None, *, timed: bool = True
+    plan: RunPlan, info: VolumeInfo, model: Model | None, *, timed_from: int = 1
 ) -> Forecast:
-    """Forecast of a plan; times one tile of noise if there is a model."""
+    """Forecast of a plan; times one tile of noise if there is a model and `timed_from` tiles."""
     blocks = plan.tile_blocks()
     tiles = sum(1 for block in blocks for _ in plan.tiles(block))
     outer = plan.grid.outer_size
@@ -118,7 +120,7 @@ def forecast(
     worker = block_pixels * (np.dtype(plan.dtype).itemsize + 3 * 4) + plan.batch * outer**2 * 4 * 8
     worker += psutil.Process().memory_info().rss
     # What does not fit is refused by `check`; to time it would be the end of this process.
-    timed = timed and worker < psutil.virtual_memory().total
+    timed = tiles >= timed_from and worker < psutil.virtual_memory().total
     seconds: float | None = outer**2 / 1e6 * POSTPROCESSING
     embedding = 0
     if model is not None:

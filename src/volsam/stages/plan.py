@@ -13,7 +13,7 @@ from volsam.blocks.stage import Block, Job, Stage
 from volsam.config import Region
 from volsam.errors import VolsamError
 from volsam.geometry import Box
-from volsam.stages.forecast import Forecast, forecast
+from volsam.stages.forecast import TIMED_FROM, Forecast, forecast
 from volsam.stages.ingest import warnings_of
 from volsam.stages.runplan import RunPlan
 from volsam.volume.info import VolumeInfo, require_voxel_size
@@ -68,7 +68,8 @@ class Plan(Stage[None]):
         image : dict
             path, key and axes of the image that workers will read.
         sample_voxels : bool
-            Estimate the normalisation; without it the plan is good for a forecast only.
+            Estimate the normalisation; without it the plan is good for a forecast only, for which a
+            tile is timed however few there are.
         """
         config, compute = self.config, self.config.compute
         kind, _, path = config.model.partition(":")
@@ -120,7 +121,8 @@ class Plan(Stage[None]):
             block_slices=compute.block_slices,
             block_tiles=compute.block_tiles,
         )
-        return plan, forecast(plan, info, model)
+        timed_from = TIMED_FROM if sample_voxels else 1
+        return plan, forecast(plan, info, model, timed_from=timed_from)
 
     def _open(self, image: dict[str, Any]) -> tuple[Volume, dict[str, Any]]:
         sample = self.sample

@@ -37,6 +37,7 @@ class Segment(Stage[Labels]):
     """Stage `segment`."""
 
     name = "segment"
+    network = True
     upstream: tuple[str, ...] = ("plan",)
 
     def __init__(self, job: Job) -> None:

@@ -3,7 +3,7 @@
 Invariants
 ----------
 - A fragment's global id is its index: fragments are numbered by slice, then tile, then label.
-- An edge takes 17 bytes below 2**32 fragments. Tables stream in from Parquet one row group at a
+- An edge takes 21 bytes below 2**32 fragments. Tables stream in from Parquet one row group at a
   time, and the sorted edges do not depend on how they were spread over files.
 """
 
@@ -80,6 +80,8 @@ class Edges:
         0 for neighbouring tiles of one slice, k for k slices apart.
     iou, containment : float32 (m,)
         Overlap in the compared region as a fraction of the union and of the smaller fragment.
+    seen : uint32 (m,)
+        Pixels of both fragments in the compared region.
     """
 
     u: NDArray[np.unsignedinteger]
@@ -87,6 +89,7 @@ class Edges:
     kind: NDArray[np.uint8]
     iou: NDArray[np.float32]
     containment: NDArray[np.float32]
+    seen: NDArray[np.uint32]
 
     def __len__(self) -> int:
         return self.u.size
@@ -98,7 +101,8 @@ class Edges:
         u: NDArray[Any] = np.empty(n_edges, index)
         v: NDArray[Any] = np.empty(n_edges, index)
         iou, containment = np.empty((2, n_edges), np.float32)
-        return cls(u, v, np.empty(n_edges, np.uint8), iou, containment)
+        seen: NDArray[np.uint32] = np.empty(n_edges, np.uint32)
+        return cls(u, v, np.empty(n_edges, np.uint8), iou, containment, seen)
 
     @classmethod
     def from_rows(cls, rows: NDArray[np.void], n_fragments: int) -> Edges:
@@ -149,6 +153,7 @@ class Edges:
             self.kind[rows],
             self.iou[rows],
             self.containment[rows],
+            self.seen[rows],
         )
 
     def _fill(self, rows: slice, columns: dict[str, NDArray[Any]]) -> None:
@@ -156,5 +161,6 @@ class Edges:
         self.kind[rows] = columns["kind"]
         overlap = columns["overlap"].astype(np.float32)
         size_u, size_v = columns["size_u"], columns["size_v"]
+        self.seen[rows] = size_u + size_v
         self.iou[rows] = overlap / (size_u.astype(np.float32) + size_v - overlap)
         self.containment[rows] = overlap / np.minimum(size_u, size_v)

@@ -1,7 +1,7 @@
 """All fragments and overlaps of a volume → objects, and what the seam report says about them.
 
-Steps: costs (`volsam.stitch.costs`), multicut (`volsam.stitch.cluster`), filters by
-size and extent, numbering 1..N by first fragment.
+Steps: one edge for each pair of sections (`volsam.stitch.views`), costs (`volsam.stitch.costs`),
+multicut (`volsam.stitch.cluster`), filters by size and extent, numbering 1..N by first fragment.
 
 Invariants
 ----------
@@ -22,6 +22,7 @@ from volsam.stitch.cluster import DIRECT_NODES, Cells, cluster
 from volsam.stitch.costs import StitchParameters, edge_costs
 from volsam.stitch.graph import Edges, Fragments
 from volsam.stitch.overlaps import TILE_EDGE
+from volsam.stitch.views import distinct_views
 
 _BINS = 20
 
@@ -108,6 +109,7 @@ def partition(
     painted = fragments.size > 0
     if not painted.all():
         edges = edges.take(painted[edges.u] & painted[edges.v])
+    edges = distinct_views(edges, n)
     cost = edge_costs(edges.iou, edges.containment, edges.kind, p)
     cells = Cells(fragments.position)
     labels = cluster(n, edges.u, edges.v, cost, cells, direct_nodes=direct_nodes)
