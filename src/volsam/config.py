@@ -174,6 +174,9 @@ class Stitch(Section):
     """The same for fragments further apart; such edges mend slices that are missing or wrong."""
     max_gap: int = Field(default=1, ge=0, le=8)
     """Missing slices that an object may bridge; they are filled in."""
+    dip_weight: float = Field(default=4.0, ge=0)
+    """How much a dip of brightness along z separates: nuclei on top of each other dim in between.
+    Without effect where objects are not brighter than what is around them."""
     min_extent: int = Field(default=2, ge=1)
     """Objects in fewer slices are dropped, unless the volume has fewer."""
 

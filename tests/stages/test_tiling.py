@@ -25,7 +25,7 @@ def labels_by(folder: Path, results: Path, **options: Any) -> npt.NDArray[Any]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("shape, count", [((1, 260, 260), 110), ((10, 160, 160), 120)])
+@pytest.mark.parametrize(("shape", "count"), [((1, 260, 260), 110), ((10, 160, 160), 120)])
 def test_tiles_agree_with_the_whole_image(
     shape: tuple[int, int, int], count: int, seed: int, tmp_path: Path
 ) -> None:

@@ -54,7 +54,6 @@ class TileReader:
         box = cover.intersect(Box.of(self.plan.shape))
         if self.plan.predictions is not None:
             self._maps = (box, self.predicted.read_channels(box))
-            return
         array = self.volume.read(box)
         check_finite(array, box.start, self.volume.info.path)
         self._cache = (box, array)
@@ -78,6 +77,10 @@ class TileReader:
             return False
         return bool(self.raw(z, inner).max() <= self.plan.threshold)
 
+    def inside(self, z: int, tile: int) -> Floats:
+        """Normalised intensities (h, w) of a tile's part in the plane."""
+        return self.normalisation.apply(self.raw(z, self.plan.valid(tile)), z)
+
     def outer(self, tiles: list[tuple[int, int]]) -> Floats:
         """Outer boxes of (slice, tile) pairs as float32 (n, h, w) in 0 to 1."""
         size = self.plan.grid.outer_size
@@ -85,7 +88,7 @@ class TileReader:
         for image, (z, tile) in zip(stack, tiles, strict=True):
             outer = self.plan.grid.outer(tile)
             valid = self.plan.valid(tile)
-            inside = self.normalisation.apply(self.raw(z, valid), z)
+            inside = self.inside(z, tile)
             before = [a - b for a, b in zip(valid.start, outer.start, strict=True)]
             after = [b - a for a, b in zip(valid.stop, outer.stop, strict=True)]
             pad = list(zip(before, after, strict=True))

@@ -6,7 +6,8 @@ Layout
     uint32 (slices, tile rows x outer, tile columns x outer): one chunk holds one tile of one slice
     with its halo, one shard a block.
 ``tables/segment/<block>.parquet``
-    One row per fragment of a block: slice, tile, local id, pixels in the inner box.
+    One row per fragment of a block: slice, tile, local id, pixels in the inner box, its mean
+    normalised intensity, halo included, and that of the tile's unlabelled pixels.
 ``fragments.parquet``, ``offsets.npy``
     All fragments in id order, and the first global id of every (slice, tile): a prefix sum over the
     counts, so ids are a function of the data and not of scheduling.
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,31 @@ if TYPE_CHECKING:
     import zarr
 
     from volsam.stages.runplan import RunPlan
+
+
+COLUMNS = {
+    "z": np.int32,
+    "tile": np.int32,
+    "local": np.uint32,
+    "size": np.uint32,
+    "signal": np.float32,
+    "background": np.float32,
+}
+
+
+class TileFragments(NamedTuple):
+    """What one tile of one slice gives.
+
+    Attributes
+    ----------
+    labels : uint32 (outer, outer)
+        Local labels 1..n, 0 is background.
+    signal : float32 (n + 1,)
+        Mean normalised intensity of the unlabelled pixels and of each label.
+    """
+
+    labels: npt.NDArray[np.uint32]
+    signal: npt.NDArray[np.float32]
 
 
 class FragmentStore:
@@ -74,7 +100,7 @@ class FragmentStore:
         return zarr.open_array(self.paths.fragments, mode="r+")
 
     def write(
-        self, block: Block, labels: dict[tuple[int, int], npt.NDArray[np.uint32]]
+        self, block: Block, fragments: dict[tuple[int, int], TileFragments]
     ) -> dict[str, Any]:
         """Write the shard and the table of a block."""
         import pyarrow as pa
@@ -83,10 +109,10 @@ class FragmentStore:
         grid, outer = self.plan.grid, self.plan.grid.outer_size
         box = block.box
         frame = np.zeros((box.shape[0], box.shape[1] * outer, box.shape[2] * outer), np.uint32)
-        columns: dict[str, list[npt.NDArray[Any]]] = {"z": [], "tile": [], "local": [], "size": []}
+        columns: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in COLUMNS}
         region = self.plan.region_box
         wanted = Box(region.start[1:], region.stop[1:])
-        for (z, tile), image in sorted(labels.items()):
+        for (z, tile), (image, signal) in sorted(fragments.items()):
             row, column = grid.position(tile)
             y, x = (row - box.start[1]) * outer, (column - box.start[2]) * outer
             frame[z - box.start[0], y : y + outer, x : x + outer] = image
@@ -97,14 +123,15 @@ class FragmentStore:
             columns["tile"].append(np.full(count, tile, np.int32))
             columns["local"].append(np.arange(1, count + 1, dtype=np.uint32))
             columns["size"].append(sizes.astype(np.uint32))
+            columns["signal"].append(signal[1:])
+            columns["background"].append(np.full(count, signal[0], np.float32))
         with writing(self.paths.fragments):
             self.open()[self._slices(box)] = frame
-        empty = {"z": np.int32, "tile": np.int32, "local": np.uint32, "size": np.uint32}
         table = pa.table(
-            {k: np.concatenate([np.empty(0, empty[k]), *v]) for k, v in columns.items()}
+            {k: np.concatenate([np.empty(0, COLUMNS[k]), *v]) for k, v in columns.items()}
         )
         replace(self._table(block), lambda path: pq.write_table(table, path))
-        return {"tiles": len(labels), "fragments": table.num_rows, "bytes": frame.nbytes}
+        return {"tiles": len(fragments), "fragments": table.num_rows, "bytes": frame.nbytes}
 
     def read(self, box: Box) -> npt.NDArray[np.uint32]:
         """Fragments of a box of (slice, tile row, tile column), clipped to the grid.

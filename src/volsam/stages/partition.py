@@ -18,6 +18,7 @@ from volsam.paths import replace, sweep
 from volsam.stages.fragments import save_array
 from volsam.stages.runplan import RunPlan
 from volsam.stitch.costs import StitchParameters
+from volsam.stitch.dips import are_bright
 from volsam.stitch.graph import Edges, Fragments
 from volsam.stitch.partition import Partition, partition
 
@@ -50,9 +51,12 @@ class PartitionStage(Stage[Partition]):
 
     def compute(self, block: Block, attempt: Attempt) -> Partition:
         counts = np.diff(np.load(self.paths.offsets)).astype(np.int64)
-        size = pq.read_table(self.paths.fragment_table, columns=["size"])["size"].to_numpy()
+        columns = ["size", "signal", "background"]
+        table = pq.read_table(self.paths.fragment_table, columns=columns)
+        size, signal, background = (table[name].to_numpy() for name in columns)
+        bright = are_bright(signal, background, size)
         shape = (self.plan.shape[0], *self.plan.grid.counts)
-        fragments = Fragments.from_counts(counts.reshape(shape), size)
+        fragments = Fragments.from_counts(counts.reshape(shape), size, signal if bright else None)
         files = sorted(self.paths.tables("overlap").glob("*.parquet"))
         return partition(fragments, Edges.from_parquet(files, len(fragments)), self.parameters)
 

@@ -26,11 +26,12 @@ from volsam.blocks.stage import Attempt, Block, Job, Stage
 from volsam.errors import VolsamError
 from volsam.segment.ais import AisParameters, segment_ais
 from volsam.segment.tiles import TileReader
-from volsam.stages.fragments import FragmentStore
+from volsam.stages.fragments import FragmentStore, TileFragments
 from volsam.stages.runplan import RunPlan
+from volsam.stitch.dips import mean_signal
 
 Tile = tuple[int, int]
-Labels = dict[Tile, npt.NDArray[np.uint32]]
+Labels = dict[Tile, TileFragments]
 
 
 class Segment(Stage[Labels]):
@@ -73,7 +74,7 @@ class Segment(Stage[Labels]):
             futures = {}
             for batch in _batches(tiles, attempt.batch or self.batch):
                 for tile, predictions in zip(batch, predict(block, batch), strict=True):
-                    futures[tile] = pool.submit(self._label, tile[1], predictions)
+                    futures[tile] = pool.submit(self._label, reader, *tile, predictions)
             labels = {tile: future.result() for tile, future in futures.items()}
         return labels
 
@@ -81,14 +82,17 @@ class Segment(Stage[Labels]):
     def _stored(self) -> bool:
         return self.config.compute.store_embeddings
 
-    def _label(self, tile: int, predictions: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
+    def _label(
+        self, reader: TileReader, z: int, tile: int, predictions: npt.NDArray[np.float32]
+    ) -> TileFragments:
         """Labels in the frame of the outer box, from predictions on its part in the plane."""
         outer = self.plan.grid.outer(tile)
         frame = np.zeros(outer.shape, np.uint32)
         inside = self.plan.valid(tile).relative_to(outer).slices
         foreground, center, boundary = predictions
-        frame[inside] = segment_ais(foreground, center, boundary, self.parameters)
-        return frame
+        labels = segment_ais(foreground, center, boundary, self.parameters)
+        frame[inside] = labels
+        return TileFragments(frame, mean_signal(labels, reader.inside(z, tile)))
 
     def write(self, block: Block, result: Labels) -> dict[str, Any]:
         return FragmentStore(self.paths, self.plan).write(block, result)

@@ -37,6 +37,9 @@ class StitchParameters:
         higher: such edges mend slices where an object is missing, split or fused with another.
     max_gap : int
         Slices that may be skipped; 0 compares direct neighbours only.
+    dip_weight : float
+        How much a dip of brightness between slices repels, where fragments have a signal; times the
+        logarithm of the dip (`volsam.stitch.dips`).
     min_extent : int
         Objects in fewer slices are dropped (unless the volume has fewer).
     min_size, max_size : int
@@ -47,6 +50,7 @@ class StitchParameters:
     slice_threshold: float = 0.45
     skip_threshold: float = 0.5
     max_gap: int = 1
+    dip_weight: float = 4.0
     min_extent: int = 2
     min_size: int = 0
     max_size: int = 0
@@ -57,6 +61,7 @@ def edge_costs(
     containment: NDArray[np.float32],
     kind: NDArray[np.uint8],
     parameters: StitchParameters,
+    dips: NDArray[np.float32] | float = 0.0,
 ) -> NDArray[np.float32]:
     """Cost of cutting each edge: positive attracts, negative repels.
 
@@ -67,12 +72,14 @@ def edge_costs(
     kind : uint8 (m,)
         `TILE_EDGE` or the distance in slices.
     parameters : StitchParameters
+    dips : float32 (m,), optional
+        Weighted logarithms of dips of brightness, 0 or negative, added to the costs.
     """
     # One table of offsets by kind, so that few arrays have the edges' length.
     threshold = np.full(256, parameters.skip_threshold, np.float32)
     threshold[TILE_EDGE], threshold[1] = parameters.tile_threshold, parameters.slice_threshold
     similarity = np.where(kind == TILE_EDGE, iou, (iou + containment) / 2)
-    cost = _logit(similarity) - _logit(threshold)[kind]
+    cost = _logit(similarity) - _logit(threshold)[kind] + dips
     # A skipped slice may well be where another object begins: disagreement across it says little.
     np.maximum(cost, 0, out=cost, where=kind > 1)
     return cost

@@ -34,11 +34,14 @@ class Fragments:
         Pixels in the tile's inner box, the part that is painted.
     n_slices : int
         Slices of the volume.
+    signal : float32 (n,), optional
+        Mean normalised intensity, where it says something (`volsam.stitch.dips.are_bright`).
     """
 
     position: NDArray[np.int32]
     size: NDArray[np.uint32]
     n_slices: int
+    signal: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return self.size.size
@@ -49,7 +52,12 @@ class Fragments:
         return self.position[0]
 
     @classmethod
-    def from_counts(cls, counts: NDArray[np.integer], size: NDArray[np.uint32]) -> Fragments:
+    def from_counts(
+        cls,
+        counts: NDArray[np.integer],
+        size: NDArray[np.uint32],
+        signal: NDArray[np.float32] | None = None,
+    ) -> Fragments:
         """Fragments from their number in each slice and tile.
 
         Parameters
@@ -57,6 +65,8 @@ class Fragments:
         counts : int (slices, tile rows, tile columns)
         size : uint32 (n,)
             In the order of the global ids.
+        signal : float32 (n,), optional
+            The same.
         """
         if counts.sum() != size.size:
             raise VolsamError(
@@ -65,7 +75,7 @@ class Fragments:
             )
         flat = np.repeat(np.arange(counts.size), counts.ravel())
         position = np.stack(np.unravel_index(flat, counts.shape)).astype(np.int32)
-        return cls(position, size, counts.shape[0])
+        return cls(position, size, counts.shape[0], signal)
 
 
 @dataclass(frozen=True)

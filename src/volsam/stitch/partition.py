@@ -1,7 +1,8 @@
 """All fragments and overlaps of a volume → objects, and what the seam report says about them.
 
-Steps: one edge for each pair of sections (`volsam.stitch.views`), costs (`volsam.stitch.costs`),
-multicut (`volsam.stitch.cluster`), filters by size and extent, numbering 1..N by first fragment.
+Steps: costs (`volsam.stitch.costs`) with dips of brightness (`volsam.stitch.dips`), one edge for each
+pair of sections (`volsam.stitch.views`), multicut (`volsam.stitch.cluster`), filters by size and
+extent, numbering 1..N by first fragment.
 
 Invariants
 ----------
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from volsam.errors import VolsamError
 from volsam.stitch.cluster import DIRECT_NODES, Cells, cluster
 from volsam.stitch.costs import StitchParameters, edge_costs
+from volsam.stitch.dips import log_dips
 from volsam.stitch.graph import Edges, Fragments
 from volsam.stitch.overlaps import TILE_EDGE
 from volsam.stitch.views import distinct_views
@@ -109,8 +111,11 @@ def partition(
     painted = fragments.size > 0
     if not painted.all():
         edges = edges.take(painted[edges.u] & painted[edges.v])
-    edges = distinct_views(edges, n)
-    cost = edge_costs(edges.iou, edges.containment, edges.kind, p)
+    dips = log_dips(fragments, edges) * np.float32(p.dip_weight)
+    distinct = distinct_views(edges, n)
+    if not distinct.all():
+        edges, dips = edges.take(distinct), dips[distinct]
+    cost = edge_costs(edges.iou, edges.containment, edges.kind, p, dips)
     cells = Cells(fragments.position)
     labels = cluster(n, edges.u, edges.v, cost, cells, direct_nodes=direct_nodes)
     keep, dropped = _filter(labels, fragments, p)

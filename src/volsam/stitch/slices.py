@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from volsam.errors import VolsamError
 from volsam.stitch import micro_sam
 from volsam.stitch.costs import StitchParameters
+from volsam.stitch.dips import are_bright, mean_signal
 from volsam.stitch.graph import Edges, Fragments
 from volsam.stitch.micro_sam import Slice, SliceStack, read_slice
 from volsam.stitch.overlaps import map_labels, present_labels, stacked_overlaps
@@ -34,6 +35,7 @@ def merge_slices(
     gap_closing: int | None = None,
     min_z_extent: int | None = None,
     unique_ids: bool = True,
+    image: SliceStack | None = None,
 ) -> Any:
     """Merge the labels of slices into 3D objects.
 
@@ -57,6 +59,9 @@ def merge_slices(
     unique_ids : bool
         Whether an id occurs in one slice only; matters to "micro-sam", which needs it. If not, each
         slice's ids are shifted past those of the slice before.
+    image : (z, y, x) array, optional
+        Normalised intensities, for "volsam": a dip of brightness between slices separates
+        objects (``parameters.dip_weight``).
 
     Returns
     -------
@@ -73,15 +78,19 @@ def merge_slices(
         raise VolsamError(f"Merging method '{method}' is unknown; use 'volsam' or 'micro-sam'.")
     p = parameters or StitchParameters()
     overrides = {"max_gap": gap_closing, "min_extent": min_z_extent}
-    return _merge(labels, out, replace(p, **{k: v for k, v in overrides.items() if v is not None}))
+    stated = {k: v for k, v in overrides.items() if v is not None}
+    return _merge(labels, out, replace(p, **stated), image)
 
 
-def _merge(labels: SliceStack, out: Any, parameters: StitchParameters) -> Any:
+def _merge(
+    labels: SliceStack, out: Any, parameters: StitchParameters, image: SliceStack | None
+) -> Any:
     """One graph over all slices, then the objects painted slice by slice."""
     depth = labels.shape[0]
     ids: list[NDArray[np.int64]] = []
     sizes: list[NDArray[np.int64]] = []
     rows: list[NDArray[np.void]] = []
+    signals: list[NDArray[np.float32]] = []
     window: deque[Slice] = deque()
     offsets: deque[int] = deque()
     offset = 0
@@ -90,6 +99,8 @@ def _merge(labels: SliceStack, out: Any, parameters: StitchParameters) -> Any:
         present, size = present_labels(current)
         window.append(map_labels(current, present, np.arange(1, present.size + 1, dtype=np.uint32)))
         offsets.append(offset)
+        if image is not None:
+            signals.append(mean_signal(window[-1], image[z]))
         ids.append(present)
         sizes.append(size)
         offset += present.size
@@ -102,7 +113,9 @@ def _merge(labels: SliceStack, out: Any, parameters: StitchParameters) -> Any:
         window.popleft()
         offsets.popleft()
     counts = np.array([i.size for i in ids]).reshape(-1, 1, 1)
-    fragments = Fragments.from_counts(counts, np.concatenate(sizes).astype(np.uint32))
+    pixels = np.concatenate(sizes).astype(np.uint32)
+    signal = _signal(signals, pixels) if signals else None
+    fragments = Fragments.from_counts(counts, pixels, signal)
     edges = Edges.from_rows(np.concatenate(rows), offset)
     objects = partition(fragments, edges, parameters).objects
     start = 0
@@ -111,6 +124,15 @@ def _merge(labels: SliceStack, out: Any, parameters: StitchParameters) -> Any:
         out[z] = map_labels(read_slice(labels, z), ids[z], objects[start:stop].astype(out.dtype))
         start = stop
     return out
+
+
+def _signal(
+    means: list[NDArray[np.float32]], size: NDArray[np.uint32]
+) -> NDArray[np.float32] | None:
+    """Signal of all fragments from the means of each slice, if it says something."""
+    signal = np.concatenate([mean[1:] for mean in means])
+    background = np.concatenate([np.full(mean.size - 1, mean[0]) for mean in means])
+    return signal if are_bright(signal, background, size) else None
 
 
 def _merge_like_micro_sam(labels: SliceStack, out: Any, gap_closing: int, min_z_extent: int) -> Any:

@@ -25,8 +25,8 @@ SAME = 0.75
 """Intersection over union, in the common halo, from which two tiles surely see one object."""
 
 
-def distinct_views(edges: Edges, n_fragments: int) -> Edges:
-    """Leave out edges between slices that repeat what another tile sees better.
+def distinct_views(edges: Edges, n_fragments: int) -> NDArray[np.bool_]:
+    """Find edges between slices that do not repeat what another tile sees better.
 
     Parameters
     ----------
@@ -37,12 +37,13 @@ def distinct_views(edges: Edges, n_fragments: int) -> Edges:
 
     Returns
     -------
-    Edges
-        In the same order.
+    bool (m,)
+        Which edges to keep.
     """
+    keep = np.ones(len(edges), np.bool_)
     same = (edges.kind == TILE_EDGE) & (edges.iou >= SAME)
     if not same.any():
-        return edges
+        return keep
     section = _sections(edges, same, n_fragments)
     shared = np.bincount(section) > 1
     section_u, section_v = section[edges.u], section[edges.v]
@@ -55,9 +56,8 @@ def distinct_views(edges: Edges, n_fragments: int) -> Edges:
     repeated = np.zeros(order.size, np.bool_)
     a, b = order[:-1], order[1:]
     repeated[1:] = (u[a] == u[b]) & (v[a] == v[b]) & (kind[a] == kind[b])
-    keep = np.ones(len(edges), np.bool_)
     keep[candidates[order[repeated]]] = False
-    return edges.take(keep)
+    return keep
 
 
 def _sections(edges: Edges, same: NDArray[np.bool_], n_fragments: int) -> NDArray[np.int32]:
