@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from volsam.errors import VolsamError
 from volsam.train.augment import degrade, random_crop
 from volsam.train.data import CropDataset, Example, hold_out, load_dsb2018, normalise
-from volsam.train.duplicates import near_duplicates
+from volsam.train.duplicates import likeness_to_part, near_duplicates
 from volsam.train.loss import ais_loss
 from volsam.train.network import AisNetwork
 from volsam.train.predict import predict_maps
@@ -180,3 +180,12 @@ def test_data_are_split_and_named(data_root: Path) -> None:
     assert held[0] not in kept
     with pytest.raises(VolsamError, match="data_root"):
         load_dsb2018(data_root / "nowhere", "train")
+
+
+def test_a_turned_piece_of_a_larger_image_is_found() -> None:
+    large = example("large", 0).image
+    large = np.kron(large, np.ones((2, 2))) * np.linspace(0.5, 1, 2 * large.shape[1])
+    piece = np.rot90(large[20:84, 12:76])
+    assert likeness_to_part(large, piece) > 0.99
+    other = np.random.default_rng(1).random(piece.shape)
+    assert likeness_to_part(large, other) < 0.7

@@ -65,8 +65,8 @@ def normalise(image: NDArray[np.generic]) -> NDArray[np.float32]:
     return ((values - low) / max(high - low, 1e-6)).astype(np.float32)
 
 
-def load_dsb2018(root: Path, split: str) -> list[Example]:
-    """Load the fluorescence images of a split ("train" or "val") of DSB2018."""
+def load_dsb2018(root: Path, split: str, large: bool = False) -> list[Example]:
+    """Load the fluorescence images of a split ("train" or "val") of DSB2018, or the large one only."""
     folder = root / "dsb2018"
     table = folder / "dsb2018.csv"
     if not table.is_file():
@@ -76,8 +76,10 @@ def load_dsb2018(root: Path, split: str) -> list[Example]:
     examples = []
     for row in rows:
         path = folder / "images" / f"{row['id']}.tif"
-        large = min(int(row["height"]), int(row["width"])) > LARGE_EXAMPLE
-        if not row["modality"].startswith("fluorescence") or large or not path.is_file():
+        is_large = min(int(row["height"]), int(row["width"])) > LARGE_EXAMPLE
+        if not row["modality"].startswith("fluorescence") or is_large != large:
+            continue
+        if not path.is_file():
             continue
         image = tifffile.imread(path)
         image = image if image.ndim == 2 else image[..., :3].mean(axis=-1)
