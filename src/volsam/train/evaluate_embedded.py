@@ -95,11 +95,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--model", type=Path, default=EMBEDDED, help="folder of a published model")
+    parser.add_argument(
+        "--compare",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="another published model for the same table",
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--record", action="store_true", help="note the scores in model.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    rows = evaluate(arguments.data, {MODEL: arguments.model})
+    others = {name: Path(folder) for name, folder in (o.split("=", 1) for o in arguments.compare)}
+    rows = evaluate(arguments.data, {MODEL: arguments.model, **others})
     print(table(rows))
     if arguments.record:
         path = arguments.model / "model.json"

@@ -1,11 +1,14 @@
 """The first trainer: AIS targets only, encoder and decoder from scratch, on CPU or GPU.
 
+``python -m volsam.train.trainer RECIPE OUTPUT``; ``python -m volsam.train.publish`` makes a model of it.
+
 A run leaves in its output folder ``weights.safetensors`` (the moving average, renewed during the
 run), ``recipe.yaml`` and ``training-log.csv``. Files appear under their names only when complete.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import time
 from collections import deque
@@ -153,3 +156,16 @@ def _save(network: nn.Module, output: Path) -> Path:
     save_file(state, part)
     part.replace(path)
     return path
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("recipe", type=Path, help="YAML file, see volsam.train.recipe")
+    parser.add_argument("output", type=Path, help="folder for weights and log")
+    arguments = parser.parse_args()
+    print(train(TrainRecipe.from_file(arguments.recipe), arguments.output))
+
+
+if __name__ == "__main__":
+    main()

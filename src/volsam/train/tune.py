@@ -16,12 +16,12 @@ Maps = NDArray[np.float32]
 Labels = NDArray[np.int32]
 
 GRID: dict[str, tuple[float, ...]] = {
-    "center_threshold": (0.3, 0.4, 0.6),
-    "boundary_threshold": (0.4, 0.6, 0.7),
-    "distance_smoothing": (0.0, 0.8, 1.2),
-    "foreground_threshold": (0.4, 0.45, 0.55),
+    "center_threshold": (0.3, 0.4, 0.6, 0.7),
+    "boundary_threshold": (0.4, 0.6, 0.7, 0.8),
+    "distance_smoothing": (0.0, 0.8, 1.2, 2.0),
+    "foreground_threshold": (0.4, 0.45, 0.55, 0.6),
     "foreground_smoothing": (0.0, 0.5),
-    "min_size": (10, 20, 30),
+    "min_size": (10, 20, 30, 40),
 }
 
 
