@@ -329,7 +329,7 @@ def validate(data: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(dict(data))
     except ValidationError as error:
-        raise VolsamError(_sentence(error)) from None
+        raise VolsamError(fault(error)) from None
 
 
 def load(path: str | Path) -> Config:
@@ -392,14 +392,17 @@ def stage_config(config: Config, sample: str, stage: str) -> str:
     return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
 
-def _sentence(error: ValidationError) -> str:
+def fault(
+    error: ValidationError, where: str = "the configuration", page: str = "config/README.md"
+) -> str:
+    """The first fault that pydantic found, as one sentence with its key."""
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the configuration"
+    key = ".".join(str(part) for part in first["loc"]) or where
     message = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        return f"Key {key} is unknown; see config/README.md for the keys there are."
+        return f"Key {key} is unknown; see {page} for the keys there are."
     if first["type"] == "missing":
-        return f"Key {key} is missing; add it (config/README.md says what it means)."
+        return f"Key {key} is missing; add it ({page} says what it means)."
     given = first.get("input")
     shown = f" (given: {given!r})" if isinstance(given, (str, int, float, bool)) else ""
-    return f"Key {key} is wrong{shown}: {message[0].lower() + message[1:]}; mend it in the configuration."
+    return f"Key {key} is wrong{shown}: {message[0].lower() + message[1:]}; mend it in {where}."

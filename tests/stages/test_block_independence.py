@@ -20,6 +20,7 @@ import pytest
 import scenes
 
 from volsam.blocks import runner
+from volsam.blocks.cluster.local import open_local
 from volsam.blocks.ledger import record_path
 from volsam.config import validate
 from volsam.paths import SamplePaths
@@ -179,14 +180,16 @@ def test_random_combinations(batch: int, references: References, tmp_path: Path)
 def test_two_dask_workers(
     references: References, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with runner.open_cluster("local", 2, 1) as client:
+    with open_local(2, 1) as workers:
 
         @contextlib.contextmanager
         def same_cluster(*_: Any) -> Iterator[Any]:
-            yield client
+            yield workers
 
         monkeypatch.setattr(
-            runner, "open_cluster", lambda kind, *a: same_cluster() if kind == "local" else none()
+            runner,
+            "open_cluster",
+            lambda site, *a, **k: same_cluster() if site.kind == "local" else none(),
         )
         for seed, (scene, layout, size) in enumerate(
             [

@@ -3,13 +3,16 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from volsam.blocks.cluster.settings import locate
 from volsam.config import stage_config, validate
 from volsam.errors import VolsamError
 from volsam.inputs import check_inputs, fingerprints
 from volsam.paths import SamplePaths
 
 # Where to run comes from the profile, what to run from the configuration.
-CLUSTER = config.get("cluster", "local")
+CLUSTER = locate(config.get("cluster", "local"), Path(workflow.basedir).parent)
+# Drivers of a batch system only feed workers, which are jobs of their own.
+THREADS = workflow.cores if CLUSTER in ("local", "inline") else 1
 # The command of the environment that runs Snakemake, whether it is activated or not.
 shell.prefix(f"set -euo pipefail; export PATH={Path(sys.executable).parent}:$PATH; ")
 

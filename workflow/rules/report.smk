@@ -11,16 +11,16 @@ rule measure:
         log_of("measure"),
     conda:
         "../envs/volsam.yaml"
-    threads: workflow.cores
+    threads: THREADS
     resources:
-        cluster=CLUSTER,
+        site=CLUSTER,
     params:
         settings=settings("measure"),
     message:
         "measure {wildcards.sample}"
     shell:
         "python -m volsam run measure --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
+        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee {log:q}"
 
 
 # Scores against the truth.
@@ -33,9 +33,9 @@ rule evaluate:
         log_of("evaluate"),
     conda:
         "../envs/volsam.yaml"
-    threads: workflow.cores
+    threads: THREADS
     resources:
-        cluster=CLUSTER,
+        site=CLUSTER,
     params:
         settings=settings("evaluate"),
         inputs=inputs("evaluate"),
@@ -43,7 +43,7 @@ rule evaluate:
         "evaluate {wildcards.sample}"
     shell:
         "python -m volsam run evaluate --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
+        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee {log:q}"
 
 
 # What ran, on what, and what came of it.
@@ -59,11 +59,11 @@ rule report:
         "../envs/volsam.yaml"
     threads: 1
     resources:
-        cluster=CLUSTER,
+        site=CLUSTER,
     params:
         settings=settings("report"),
     message:
         "report {wildcards.sample}"
     shell:
         "python -m volsam run report --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
+        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee {log:q}"

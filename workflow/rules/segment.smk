@@ -9,9 +9,9 @@ rule ingest:
         log_of("ingest"),
     conda:
         "../envs/volsam.yaml"
-    threads: workflow.cores
+    threads: THREADS
     resources:
-        cluster=CLUSTER,
+        site=CLUSTER,
     params:
         settings=settings("ingest"),
         inputs=inputs("ingest"),
@@ -19,7 +19,7 @@ rule ingest:
         "ingest {wildcards.sample}"
     shell:
         "python -m volsam run ingest --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
+        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee {log:q}"
 
 
 # Tiles, scale, normalisation and the forecast are settled once.
@@ -34,7 +34,7 @@ rule plan:
         "../envs/volsam.yaml"
     threads: 1
     resources:
-        cluster=CLUSTER,
+        site=CLUSTER,
     params:
         settings=settings("plan"),
         inputs=inputs("plan"),
@@ -42,7 +42,7 @@ rule plan:
         "plan {wildcards.sample}"
     shell:
         "python -m volsam run plan --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
+        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee {log:q}"
 
 
 # Embeddings of all tiles, if they are to be kept.
@@ -55,16 +55,16 @@ rule encode:
         log_of("encode"),
     conda:
         "../envs/volsam.yaml"
-    threads: workflow.cores
+    threads: THREADS
     resources:
-        cluster=CLUSTER,
+        site=CLUSTER,
     params:
         settings=settings("encode"),
     message:
         "encode {wildcards.sample}"
     shell:
         "python -m volsam run encode --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
+        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee {log:q}"
 
 
 # Tiles become labelled fragments.
@@ -78,16 +78,16 @@ rule segment:
         log_of("segment"),
     conda:
         "../envs/volsam.yaml"
-    threads: workflow.cores
+    threads: THREADS
     resources:
-        cluster=CLUSTER,
+        site=CLUSTER,
     params:
         settings=settings("segment"),
     message:
         "segment {wildcards.sample}"
     shell:
         "python -m volsam run segment --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
+        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee {log:q}"
 
 
 # Overlaps of neighbouring tiles and slices: the graph.
@@ -100,16 +100,16 @@ rule overlap:
         log_of("overlap"),
     conda:
         "../envs/volsam.yaml"
-    threads: workflow.cores
+    threads: THREADS
     resources:
-        cluster=CLUSTER,
+        site=CLUSTER,
     params:
         settings=settings("overlap"),
     message:
         "overlap {wildcards.sample}"
     shell:
         "python -m volsam run overlap --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
+        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee {log:q}"
 
 
 # The graph becomes objects.
@@ -124,14 +124,14 @@ rule partition:
         "../envs/volsam.yaml"
     threads: 1
     resources:
-        cluster=CLUSTER,
+        site=CLUSTER,
     params:
         settings=settings("partition"),
     message:
         "partition {wildcards.sample}"
     shell:
         "python -m volsam run partition --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
+        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee {log:q}"
 
 
 # Objects become labels in OME-Zarr, with their pyramid.
@@ -144,13 +144,13 @@ rule label:
         log_of("label"),
     conda:
         "../envs/volsam.yaml"
-    threads: workflow.cores
+    threads: THREADS
     resources:
-        cluster=CLUSTER,
+        site=CLUSTER,
     params:
         settings=settings("label"),
     message:
         "label {wildcards.sample}"
     shell:
         "python -m volsam run label --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {resources.cluster} --workers {threads} 2>&1 | tee {log:q}"
+        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee {log:q}"

@@ -5,7 +5,9 @@ Invariants
 - The lease is a file that exists while it is held and names its holder (host, process, start). It is
   taken under a file lock, so that of several runs that find it free or stale one gets it.
 - The holder renews it every few seconds. It is stale, and may be taken over, when its process is gone
-  (same host) or it was not renewed for `EXPIRY` seconds (other host).
+  (same host) or it was not renewed for `EXPIRY` seconds (other host; both times are the file system's).
+- It names the worker jobs of its holder. Who takes it over ends these before doing anything else, and
+  a holder that was taken over (it slept, its file system was away) writes nothing more.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import Any
 
 import psutil
 
+from volsam.blocks.cluster.batch import end_jobs
 from volsam.errors import VolsamError
 from volsam.paths import write_json
 from volsam.volume.store import writing
@@ -33,11 +36,11 @@ RENEWAL = 5.0
 EXPIRY = 60.0
 
 
-def holder(path: Path) -> dict[str, Any] | None:
+def holder(path: Path, now: float | None = None) -> dict[str, Any] | None:
     """Who holds the lease, or None if nobody living does."""
     try:
         entry: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        age = time.time() - path.stat().st_mtime
+        age = (time.time() if now is None else now) - path.stat().st_mtime
         host = entry["host"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -58,8 +61,62 @@ def _alive(entry: dict[str, Any]) -> bool:
         return False
 
 
+class Lease:
+    """A held lease."""
+
+    def __init__(self, path: Path, token: str) -> None:
+        self.path, self.token = path, token
+        self._lost = threading.Event()
+        self._stop = threading.Event()
+        self._renewal = threading.Thread(target=self._renew, daemon=True)
+
+    @property
+    def name(self) -> str:
+        """Name of the holder's worker jobs."""
+        return f"volsam-{self.token[:12]}"
+
+    def check(self) -> None:
+        """Raise if the lease was taken over.
+
+        Raises
+        ------
+        VolsamError
+            If another run holds it now.
+        """
+        if self._lost.is_set():
+            raise VolsamError(
+                f"Another run took over the results in {self.path.parent.parent} while this one did "
+                "not answer; let that one finish."
+            )
+
+    def jobs(self, kind: str) -> None:
+        """Note that there are, or may be, worker jobs of `name`."""
+        self.check()
+        entry = json.loads(self.path.read_text(encoding="utf-8"))
+        write_json(self.path, entry | {"jobs": [[kind, self.name]]})
+
+    def _renew(self) -> None:
+        while not self._stop.wait(RENEWAL):
+            token = _token(self.path)
+            if token is not None and token != self.token:
+                self._lost.set()
+                return
+            with contextlib.suppress(OSError):
+                os.utime(self.path)
+
+    def __enter__(self) -> Lease:
+        self._renewal.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._renewal.join()
+        if _token(self.path) == self.token:
+            self.path.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
-def lease(path: Path, purpose: str, *, wait: float = 24 * 3600.0) -> Iterator[None]:
+def lease(path: Path, purpose: str, *, wait: float = 24 * 3600.0) -> Iterator[Lease]:
     """Hold the lease `path` while the context is open.
 
     Parameters
@@ -74,14 +131,15 @@ def lease(path: Path, purpose: str, *, wait: float = 24 * 3600.0) -> Iterator[No
     Raises
     ------
     VolsamError
-        If another run still holds the lease after `wait` seconds.
+        If another run still holds the lease after `wait` seconds, or worker jobs that a dead holder
+        left behind cannot be ended.
     """
     token = uuid.uuid4().hex
     deadline = time.monotonic() + wait
     told = False
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-    while not _acquire(path, purpose, token):
+    while (left := _acquire(path, purpose, token)) is None:
         other = holder(path)
         if other is not None:
             who = (
@@ -96,19 +154,15 @@ def lease(path: Path, purpose: str, *, wait: float = 24 * 3600.0) -> Iterator[No
                 print(f"waiting for {who}", file=sys.stderr, flush=True)
                 told = True
             time.sleep(min(1.0, max(0.05, wait / 20)))
-    stop = threading.Event()
-    renewal = threading.Thread(target=_renew, args=(path, stop), daemon=True)
-    renewal.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        renewal.join()
-        if _token(path) == token:
-            path.unlink(missing_ok=True)
+    with Lease(path, token) as held:
+        for kind, name in left:
+            if count := end_jobs(kind, name):
+                print(f"ended {count} worker jobs of a run that died", file=sys.stderr, flush=True)
+        yield held
 
 
-def _acquire(path: Path, purpose: str, token: str) -> bool:
+def _acquire(path: Path, purpose: str, token: str) -> list[list[str]] | None:
+    """Worker jobs that a dead holder left behind; None if a living one holds the lease."""
     process = psutil.Process()
     entry = {
         "token": token,
@@ -119,12 +173,23 @@ def _acquire(path: Path, purpose: str, token: str) -> bool:
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
     # The kernel drops the guard when its holder dies, so a kill in here blocks nobody.
-    with writing(path), path.with_name(f"{path.name}.guard").open("w") as guard:
+    guarded = path.with_name(f"{path.name}.guard")
+    with writing(path), guarded.open("w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
-        if holder(path) is not None:
-            return False
-        write_json(path, entry)
-        return True
+        os.utime(guarded)
+        if holder(path, guarded.stat().st_mtime) is not None:
+            return None
+        # Kept in our entry until they are ended: we may die on the way, too.
+        left = _jobs(path)
+        write_json(path, entry | {"jobs": left})
+        return left
+
+
+def _jobs(path: Path) -> list[list[str]]:
+    try:
+        return [[str(k), str(n)] for k, n in json.loads(path.read_text(encoding="utf-8"))["jobs"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _token(path: Path) -> str | None:
@@ -132,9 +197,3 @@ def _token(path: Path) -> str | None:
         return str(json.loads(path.read_text(encoding="utf-8"))["token"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _renew(path: Path, stop: threading.Event) -> None:
-    while not stop.wait(RENEWAL):
-        with contextlib.suppress(OSError):
-            os.utime(path)

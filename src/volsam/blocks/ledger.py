@@ -102,16 +102,17 @@ class Ledger:
         """Write the header of a new ledger, once the stage's output is ready for its blocks."""
         self._line({"digest": self._digest})
 
-    def append(self, record: dict[str, Any]) -> None:
-        """Add the line of a finished block."""
-        self._line(record)
-        self.records[str(record["block"])] = record
+    def append(self, *records: dict[str, Any]) -> None:
+        """Add the lines of finished blocks; they are on disk when this returns."""
+        self._line(*records)
+        self.records |= {str(record["block"]): record for record in records}
 
-    def _line(self, entry: dict[str, Any]) -> None:
+    def _line(self, *entries: dict[str, Any]) -> None:
         if self._file is None:
             raise RuntimeError("the ledger is not open")
         with writing(self.path):
-            self._file.write(json.dumps(entry, sort_keys=True).encode() + b"\n")
+            for entry in entries:
+                self._file.write(json.dumps(entry, sort_keys=True).encode() + b"\n")
             self._file.flush()
             os.fsync(self._file.fileno())
 

@@ -8,6 +8,8 @@ Invariants
   worker.
 - A failed block is tried again, with half the batch after running out of memory, and the reasons stay
   in its ledger line; a `VolsamError` is the user's to mend and is not retried.
+- A lost worker is no fault of its block: it may happen more often than an error. A block that loses its
+  worker again and again is taken to be too large for it and gets a smaller batch.
 """
 
 from __future__ import annotations
@@ -17,29 +19,35 @@ import resource
 import socket
 import sys
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from volsam.blocks.cluster import open_cluster
-from volsam.blocks.lease import lease
+from volsam.blocks.cluster.settings import Cluster, load_cluster
+from volsam.blocks.lease import Lease, lease
 from volsam.blocks.ledger import Ledger, record_path
 from volsam.blocks.stage import Attempt, Block, Stage
+from volsam.blocks.state import State
 from volsam.errors import VolsamError
 from volsam.paths import write_json
 from volsam.volume.store import writing
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from volsam.blocks.cluster.pool import Workers
 
 Record = dict[str, Any]
+Done = list[tuple[Block, Attempt, Record]]
+LOST = "its worker was killed"
+SMALLER_FROM = 3  # losses of a block from which on its batch is halved
 
 
 def run_stage(
     stage: Stage[Any],
     *,
-    cluster: str = "local",
+    cluster: Cluster | str = "local",
     workers: int = 1,
     threads: int = 1,
     retries: int = 2,
@@ -51,10 +59,10 @@ def run_stage(
     ----------
     stage : Stage
         What to run.
-    cluster : {"local", "inline"}
-        Where blocks run.
+    cluster : Cluster or str
+        Where blocks run: a site, its file, or ``local`` or ``inline``.
     workers : int
-        Worker processes at most; never more than there are blocks left.
+        Worker processes on this machine at most; never more than there are blocks left.
     threads : int
         Threads of one worker.
     retries : int
@@ -67,46 +75,94 @@ def run_stage(
     dict
         The marker.
     """
+    site = load_cluster(cluster) if isinstance(cluster, str) else cluster
     purpose = f"stage {stage.name} of sample {stage.job.sample}"
-    with lease(stage.paths.work / "lease.json", purpose, wait=wait):
-        started = time.monotonic()
-        digest = stage.digest()
-        with Ledger(stage.paths.ledger(stage.name), digest) as ledger:
-            with writing(stage.paths.folder):
-                if ledger.resumed:
-                    stage.sweep()
-                else:
-                    stage.reset()
-                    ledger.begin()
-            blocks = stage.blocks()
-            pending = [block for block in blocks if block.id not in ledger.records]
-            done = len(blocks) - len(pending)
-            if pending:
-                count = max(1, min(workers, len(pending)))
-                progress = Progress(stage.name, len(blocks), done)
-                # One block of a light stage is done before workers would have started.
-                alone = cluster == "local" and len(pending) == 1 and not stage.network
-                with open_cluster("inline" if alone else cluster, count, threads) as client:
-                    for phase in _phases(pending):
-                        for record in _run(stage, phase, client, count, retries):
-                            ledger.append(record)
-                            progress.step()
-            outputs = stage.finalize(ledger.records[block.id] for block in blocks)
-        totals = {
-            "blocks": len(blocks),
-            "resumed_blocks": done,
-            "seconds": round(time.monotonic() - started, 3),
-        }
-        marker = stage.marker(outputs, digest, totals)
-        write_json(record_path(stage.paths, stage.name), marker)
-        write_json(stage.paths.marker(stage.name), marker)
+    with lease(stage.paths.work / "lease.json", purpose, wait=wait) as held:
+        state = State(stage.paths, stage.name, stage.voxels())
+        try:
+            marker = _run_stage(stage, site, held, state, workers, threads, retries)
+        except BaseException as error:
+            state.end(error)
+            raise
+        state.end()
     return marker
+
+
+def _run_stage(
+    stage: Stage[Any],
+    site: Cluster,
+    held: Lease,
+    state: State,
+    workers: int,
+    threads: int,
+    retries: int,
+) -> dict[str, Any]:
+    started = time.monotonic()
+    digest = stage.digest()
+    with Ledger(stage.paths.ledger(stage.name), digest) as ledger:
+        with writing(stage.paths.folder):
+            if ledger.resumed:
+                stage.sweep()
+            else:
+                stage.reset()
+                ledger.begin()
+        blocks = stage.blocks()
+        pending = [block for block in blocks if block.id not in ledger.records]
+        done = len(blocks) - len(pending)
+        state.begin(len(blocks), done)
+        if pending:
+            count = max(1, min(workers, len(pending)))
+            # One block of a light stage is done before workers would have started.
+            if len(pending) == 1 and not stage.network:
+                site = load_cluster("inline")
+            if site.batch:
+                held.jobs(site.kind)
+            logs = stage.paths.work / "logs" / "workers"
+            with open_cluster(
+                site, stage.name, held.name, workers=count, threads=threads, logs=logs
+            ) as running:
+                _announce(state, site, stage, running, held)
+                tries = _Tries(stage, retries, site.lost_workers, state)
+                for phase in _phases(pending):
+                    execute = _inline if running is None else _on_dask(running)
+                    for finished in execute(stage, phase, tries):
+                        held.check()
+                        ledger.append(*(tries.completed(*item) for item in finished))
+                        state.step(len(finished), tries.running())
+        outputs = stage.finalize(ledger.records[block.id] for block in blocks)
+    totals = {
+        "blocks": len(blocks),
+        "resumed_blocks": done,
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    marker = stage.marker(outputs, digest, totals)
+    held.check()
+    write_json(record_path(stage.paths, stage.name), marker)
+    write_json(stage.paths.marker(stage.name), marker)
+    return marker
+
+
+def _announce(
+    state: State, site: Cluster, stage: Stage[Any], running: Workers | None, held: Lease
+) -> None:
+    if running is None:
+        return
+    facts: dict[str, Any] = {"dashboard": running.dashboard, "cluster": site.kind}
+    print(f"dashboard: {running.dashboard}", file=sys.stderr, flush=True)
+    if site.batch:
+        facts |= {"jobs": held.name, "gpus": site.pool(stage.name).gpus}
+        if site.dashboard == "loopback":
+            port = running.dashboard.split(":")[2].split("/")[0]
+            facts["tunnel"] = f"ssh -N -L {port}:localhost:{port} {socket.gethostname()}"
+            print(f"from your machine: {facts['tunnel']}", file=sys.stderr, flush=True)
+    state.note(**facts)
 
 
 def run_block(stage: Stage[Any], block: Block, attempt: Attempt) -> Record:
     """Compute and write one block; runs on a worker. Returns its ledger line."""
     started, cpu = time.perf_counter(), time.process_time()
     record = stage.write(block, stage.compute(block, attempt))
+    gpus = [number for number in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if number]
     return {
         "block": block.id,
         "seconds": round(time.perf_counter() - started, 4),
@@ -114,6 +170,7 @@ def run_block(stage: Stage[Any], block: Block, attempt: Attempt) -> Record:
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "host": socket.gethostname(),
         "pid": os.getpid(),
+        **({"gpus": len(gpus)} if gpus and stage.network else {}),
         **record,
     }
 
@@ -125,109 +182,120 @@ def _phases(blocks: Sequence[Block]) -> list[list[Block]]:
     return [phases[number] for number in sorted(phases)]
 
 
-def _run(
-    stage: Stage[Any], blocks: Sequence[Block], client: Client | None, workers: int, retries: int
-) -> Iterator[Record]:
-    execute = _inline if client is None else _on_dask(client, workers)
-    reasons: dict[str, list[str]] = defaultdict(list)
+@dataclass
+class _Tries:
+    """Decides about failed blocks, and keeps why they failed."""
 
-    def retry(block: Block, attempt: Attempt, error: BaseException) -> Attempt:
+    stage: Stage[Any]
+    retries: int
+    losses: int
+    state: State
+    reasons: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    in_flight: dict[str, None] = field(default_factory=dict)
+
+    def begun(self, block: Block) -> None:
+        """Note that a block is being computed."""
+        self.in_flight[block.id] = None
+
+    def running(self) -> list[str]:
+        """Blocks being computed."""
+        return list(self.in_flight)
+
+    def completed(self, block: Block, attempt: Attempt, record: Record) -> Record:
+        """The ledger line of a finished block."""
+        self.in_flight.pop(block.id, None)
+        if attempt.number:
+            record |= {"retries": attempt.number, "reasons": self.reasons.pop(block.id)}
+        return record
+
+    def again(self, block: Block, attempt: Attempt, error: BaseException) -> Attempt:
+        """How to try a failed block again.
+
+        Raises
+        ------
+        VolsamError
+            If it is the user's to mend, or failed too often.
+        """
         if isinstance(error, VolsamError):
             raise error
         reason = _reason(error)
-        reasons[block.id].append(reason)
-        if attempt.number >= retries:
+        reasons = self.reasons[block.id]
+        reasons.append(reason)
+        self.state.failed_block(block.id, reason)
+        lost = reasons.count(LOST)
+        if lost > self.losses or len(reasons) - lost > self.retries:
             raise VolsamError(
-                f"Block {block.id} of stage {stage.name}, sample {stage.job.sample}, failed "
-                f"{attempt.number + 1} times, last with {reason}; mend the cause and run the same "
-                f"command again, finished blocks are kept."
+                f"Block {block.id} of stage {self.stage.name}, sample {self.stage.job.sample}, "
+                f"failed {attempt.number + 1} times, last with {reason}; mend the cause and run the "
+                f"same command again, finished blocks are kept."
             ) from error
         batch = attempt.batch
-        if isinstance(error, MemoryError):
-            batch = max(1, (batch or stage.batch) // 2)
-        print(f"{stage.name}: block {block.id} again after {reason}", file=sys.stderr, flush=True)
+        if isinstance(error, MemoryError) or (reason == LOST and lost >= SMALLER_FROM):
+            batch = max(1, (batch or self.stage.batch) // 2)
+        print(
+            f"{self.stage.name}: block {block.id} again after {reason}", file=sys.stderr, flush=True
+        )
         return Attempt(attempt.number + 1, batch)
 
-    for block, attempt, record in execute(stage, blocks, retry):
-        if attempt.number:
-            record |= {"retries": attempt.number, "reasons": reasons.pop(block.id)}
-        yield record
+
+Execute = Callable[[Stage[Any], Sequence[Block], _Tries], Iterator[Done]]
 
 
-Retry = Callable[[Block, Attempt, BaseException], Attempt]
-Done = Iterator[tuple[Block, Attempt, Record]]
-
-
-def _inline(stage: Stage[Any], blocks: Sequence[Block], retry: Retry) -> Done:
+def _inline(stage: Stage[Any], blocks: Sequence[Block], tries: _Tries) -> Iterator[Done]:
     for block in blocks:
         attempt = Attempt()
+        tries.begun(block)
         while True:
             try:
                 record = run_block(stage, block, attempt)
                 break
             except Exception as error:
-                attempt = retry(block, attempt, error)
-        yield block, attempt, record
+                attempt = tries.again(block, attempt, error)
+        yield [(block, attempt, record)]
 
 
-def _on_dask(client: Client, workers: int) -> Callable[[Stage[Any], Sequence[Block], Retry], Done]:
-    from distributed import as_completed
-
-    def execute(stage: Stage[Any], blocks: Sequence[Block], retry: Retry) -> Done:
-        waiting = iter(blocks)
-        running: dict[Any, tuple[Block, Attempt]] = {}
-        active = as_completed(loop=client.loop)
-
-        def submit(block: Block, attempt: Attempt) -> None:
-            future = client.submit(run_block, stage, block, attempt, pure=False)
-            running[future.key] = block, attempt
-            active.add(future)
-
-        for block in islice(waiting, workers):
-            submit(block, Attempt())
-        for future in active:
-            block, attempt = running.pop(future.key)
-            if future.status == "finished":
-                yield block, attempt, future.result()
-                for following in islice(waiting, 1):
-                    submit(following, Attempt())
-            else:
-                error = future.exception() or RuntimeError("the block was cancelled")
-                submit(block, retry(block, attempt, error))
+def _on_dask(workers: Workers) -> Execute:
+    def execute(stage: Stage[Any], blocks: Sequence[Block], tries: _Tries) -> Iterator[Done]:
+        waiting = deque((block, Attempt()) for block in blocks)
+        running: dict[Any, tuple[Any, Block, Attempt]] = {}
+        ended: SimpleQueue[Any] = SimpleQueue()
+        while waiting or running:
+            workers.want(len(waiting) + len(running))
+            while waiting and len(running) < workers.slots:
+                block, attempt = waiting.popleft()
+                tries.begun(block)
+                future = workers.client.submit(run_block, stage, block, attempt, pure=False)
+                running[future.key] = future, block, attempt
+                future.add_done_callback(ended.put)
+            finished: Done = []
+            failed: list[tuple[Block, Attempt, BaseException]] = []
+            for future in _drain(ended):
+                _, block, attempt = running.pop(future.key)
+                if future.status == "finished":
+                    finished.append((block, attempt, future.result()))
+                else:
+                    error = future.exception() or RuntimeError("the block was cancelled")
+                    failed.append((block, attempt, error))
+            yield finished  # first what is done gets its lines
+            for block, attempt, error in failed:
+                waiting.appendleft((block, tries.again(block, attempt, error)))
 
     return execute
+
+
+def _drain(ended: SimpleQueue[Any], patience: float = 1.0) -> Iterator[Any]:
+    """All futures that have ended; waits a moment for the first."""
+    try:
+        yield ended.get(timeout=patience)
+        while True:
+            yield ended.get_nowait()
+    except Empty:
+        return
 
 
 def _reason(error: BaseException) -> str:
     name = type(error).__name__
     if name == "KilledWorker":
-        return "its worker was killed"
+        return LOST
     text = " ".join(str(error).split())
     return f"{name}: {text}"[:300]
-
-
-class Progress:
-    """Progress lines on the error stream: blocks done, rate and time left."""
-
-    def __init__(self, stage: str, total: int, done: int) -> None:
-        self.stage, self.total, self.done, self.first = stage, total, done, done
-        self.started = self.said = time.monotonic()
-        if done:
-            print(
-                f"{stage}: {done} of {total} blocks are done already", file=sys.stderr, flush=True
-            )
-
-    def step(self) -> None:
-        """Count one block."""
-        self.done += 1
-        now = time.monotonic()
-        if now - self.said < 2.0 and self.done < self.total:
-            return
-        self.said = now
-        rate = (self.done - self.first) / max(now - self.started, 1e-9)
-        left = (self.total - self.done) / rate
-        print(
-            f"{self.stage}: {self.done}/{self.total} blocks, {rate:.2f} blocks/s, {left:.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )

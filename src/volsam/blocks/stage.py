@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import Any, ClassVar, Generic, TypeVar
 
 from volsam import __version__
@@ -117,6 +118,14 @@ class Stage(ABC, Generic[Result]):
         upstream = {name: self.job.marker(name)["digest"] for name in self.upstream}
         text = json.dumps([self.name, self.settings(), upstream], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+    def voxels(self) -> int | None:
+        """Voxels that the stage covers, for rates; None before there is a plan."""
+        try:
+            start, stop = self.job.marker("plan")["outputs"]["plan"]["region"]
+        except (VolsamError, KeyError, TypeError):
+            return None
+        return prod(b - a for a, b in zip(start, stop, strict=True))
 
     def blocks(self) -> Sequence[Block]:
         """All blocks, in the order they should start."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -38,8 +40,10 @@ def run(
     stage: Annotated[str, typer.Argument(help=f"One of {', '.join(STAGES)}.")],
     config: ConfigOption,
     sample: SampleOption,
-    cluster: Annotated[str, typer.Option(help="Where blocks run: local or inline.")] = "local",
-    workers: Annotated[int, typer.Option(min=1, help="CPU cores to use.")] = 1,
+    cluster: Annotated[
+        str, typer.Option(help="Where blocks run: local, inline or a site file.")
+    ] = "local",
+    workers: Annotated[int, typer.Option(min=1, help="CPU cores to use on this machine.")] = 1,
     retries: Annotated[int, typer.Option(min=0, help="Further tries of a failed block.")] = 2,
     wait: Annotated[
         float, typer.Option(min=0, help="Seconds to wait for another run on these results.")
@@ -49,6 +53,8 @@ def run(
     from volsam.blocks.runner import run_stage
     from volsam.blocks.stage import Job
 
+    # A batch system says so before it kills: leave by the usual way, which ends the workers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if stage not in STAGES:
         raise VolsamError(f"There is no stage {stage!r}; use one of {', '.join(STAGES)}.")
     settings = load(config)
