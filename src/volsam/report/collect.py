@@ -73,11 +73,14 @@ class Run:
         Stages that ran, in the order of the flow.
     warnings : list of str
         Sentences that the stages left for the user.
+    states : dict
+        State of each stage, by name: where its blocks ran.
     """
 
     markers: dict[str, dict[str, Any]] = field(default_factory=dict)
     stages: list[StageSummary] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    states: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def outputs(self, stage: str) -> dict[str, Any]:
         """Outputs in a stage's marker; empty where there is none."""
@@ -105,6 +108,8 @@ def collect(folder: Path) -> Run:
         _, records = read_ledger(work / "ledger" / f"{name}.jsonl")
         if marker is not None:
             run.markers[name] = marker
+        if state := _json(work / "state" / f"{name}.json"):
+            run.states[name] = state
         if marker is not None or records:
             run.stages.append(summarise(name, marker, records.values()))
         for warning in run.outputs(name).get("warnings") or ():

@@ -213,6 +213,8 @@ def provenance(plan: Mapping[str, Any], run: Run) -> list[tuple[str, str]]:
         ("Tiles", _tiles(plan)),
         ("Device", _joined(plan, ("device", "precision"), " · ")),
         ("Compatibility", plan["compat"] if plan.get("compat", "none") != "none" else None),
+        ("Workers", _workers(run)),
+        ("Dashboard while it ran", _dashboard(run)),
         ("volsam", ", ".join(_versions(run)) or None),
     ]
     return [(name, str(value)) for name, value in entries if value not in (None, "")]
@@ -260,6 +262,18 @@ def _tiles(plan: Mapping[str, Any]) -> str | None:
 
 def _joined(plan: Mapping[str, Any], keys: Sequence[str], between: str) -> str | None:
     return between.join(str(plan[k]) for k in keys if plan.get(k)) or None
+
+
+def _workers(run: Run) -> str | None:
+    kinds = {str(state["cluster"]) for state in run.states.values() if state.get("cluster")}
+    return ", ".join(sorted(kinds)) or None
+
+
+def _dashboard(run: Run) -> str | None:
+    """Of the stage that takes longest; its port changes with every stage."""
+    state = run.states.get("segment", {})
+    parts = [state.get("dashboard"), state.get("tunnel")]
+    return ", from outside ".join(str(part) for part in parts if part) or None
 
 
 def _versions(run: Run) -> list[str]:

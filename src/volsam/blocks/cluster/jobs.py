@@ -116,7 +116,6 @@ def open_jobs(
                     local_directory=pool.scratch,
                     python=pool.python,
                     queue=pool.queue,
-                    walltime=pool.walltime,
                     job_script_prologue=[
                         *(
                             f"export {key}={value}"
@@ -146,7 +145,12 @@ def _slurm(pool: Pool) -> dict[str, Any]:
     # A requeued worker would come back beside the one that replaced it.
     extra = ["--no-requeue", *([f"--gres=gpu:{pool.gpus}"] if pool.gpus else []), *pool.directives]
     memory = f"{int(pool.memory_gb * 1024)}M"
-    return {"account": pool.account, "job_mem": memory, "job_extra_directives": extra}
+    return {
+        "account": pool.account,
+        "walltime": pool.walltime,
+        "job_mem": memory,
+        "job_extra_directives": extra,
+    }
 
 
 def _lsf(pool: Pool, cluster: Cluster) -> dict[str, Any]:
