@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "blocks"))
-os.environ["PYTHONPATH"] = sys.path[0]  # workers import the toy stage too
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "blocks"))
+os.environ["PYTHONPATH"] = f"{sys.path[0]}:{HERE}"  # workers import the toy stage and this one
 
 from toy import Toy
 

@@ -49,7 +49,7 @@ def test_workers_see_nothing_of_the_job_around_them(cluster: Slurm, tmp_path: Pa
     site = profile(tmp_path / "slurm", "slurm", stages={}) / "cluster.yaml"
     script = Path(__file__).with_name("environment_driver.py")
     cluster.call(
-        *("srun", "-p", "gpu", "--gres=gpu:1", "--mem=800", "--mem-per-cpu=0"),
+        *("srun", "-p", "gpu", "--gres=gpu:1", "--mem=800"),
         *(sys.executable, str(script), str(tmp_path), str(site)),
         timeout=120,
     )
