@@ -76,7 +76,7 @@ class State:
     def begin(self, blocks: int, done: int) -> None:
         """Say how many blocks there are and how many earlier runs finished."""
         self._first = done
-        self.note(blocks=blocks, done=done)
+        self.note(blocks=blocks, done=done, first=done)
         if done:
             self._print(f"{done} of {blocks} blocks are done already")
 

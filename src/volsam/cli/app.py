@@ -126,6 +126,20 @@ def summary(config: ConfigOption) -> None:
 
 
 @app.command()
+def status(
+    results: Annotated[Path, typer.Argument(help="Folder of all results.")] = Path("results"),
+    failures: Annotated[
+        bool, typer.Option("--failures", help="Print only what failed and why.")
+    ] = False,
+) -> None:
+    """Show how far every sample and stage is; exit code 1 if something failed."""
+    from volsam.cli.status import print_status
+
+    if print_status(results, failures):
+        raise typer.Exit(1)
+
+
+@app.command()
 def view(
     folder: Annotated[Path, typer.Argument(help="Results of a sample, e.g. results/demo.")],
     screenshot: Annotated[
