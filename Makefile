@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --workflow-profile profiles/local
 
-.PHONY: demo test test-slow lint format bench docs clean install viewer
+.PHONY: demo test test-slow test-cluster test-deaths lint format bench docs clean install viewer
 
 demo: install demo/truth.tif
 	@$(SNAKEMAKE)
@@ -14,6 +14,14 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow
+
+# On a SLURM that the tests start and stop: needs root and Debian's slurm-wlm and munge, or skips.
+test-cluster: install
+	$(BIN)/python -m pytest -q -m cluster
+
+# Every way to die, with a log; test-cluster takes a third that changes from day to day.
+test-deaths: install
+	VOLSAM_DEATHS=all VOLSAM_DEATHS_LOG=deaths.log $(BIN)/python -m pytest -v -m cluster tests/cluster/test_deaths.py
 
 lint: install demo/truth.tif
 	$(BIN)/ruff check src tests benchmarks

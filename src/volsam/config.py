@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from volsam.errors import VolsamError
+from volsam.sheet import with_sheet
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
@@ -264,6 +265,9 @@ class Config(Section):
     files), or `predictions:<path>` for stored predictions (an array 3, z, y, x)."""
     samples: dict[Name, Sample] = Field(min_length=1)
     """The images by name."""
+    sheet: PathText | None = None
+    """A CSV or TSV file with further samples: columns `name`, `image` and other keys of a sample,
+    nested ones with a dot, e.g. `voxel_size.z`."""
     normalise: Normalise = Normalise()
     scale: Scale = Scale()
     tiles: Tiles = Tiles()
@@ -327,7 +331,7 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
 def validate(data: Mapping[str, Any]) -> Config:
     """Check a configuration; the first fault is told in one sentence with its key."""
     try:
-        return Config.model_validate(dict(data))
+        return Config.model_validate(with_sheet(data))
     except ValidationError as error:
         raise VolsamError(fault(error)) from None
 

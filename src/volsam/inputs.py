@@ -47,22 +47,31 @@ def external_inputs(config: Config, sample: str, stage: str) -> dict[str, str]:
     return found
 
 
-def check_inputs(config: Config) -> None:
-    """Refuse a configuration that names an input which is not there.
+def check_inputs(config: Config) -> list[str]:
+    """Look for the inputs of all samples.
+
+    Returns
+    -------
+    list of str
+        What is missing, for samples that will fail while the others go on.
 
     Raises
     ------
     VolsamError
-        Which sample and path.
+        If no sample has all its inputs: the first that is missing.
     """
+    missing = {}
     for sample in config.samples:
         chosen = config.of_sample(sample)
         for stage in ("ingest", "plan", "evaluate"):
             for role, path in external_inputs(chosen, sample, stage).items():
-                if not Path(path).exists():
-                    raise VolsamError(
+                if not Path(path).exists() and sample not in missing:
+                    missing[sample] = (
                         f"There is nothing at {path}, the {role} of sample {sample}; check the path."
                     )
+    if len(missing) == len(config.samples):
+        raise VolsamError(next(iter(missing.values())))
+    return list(missing.values())
 
 
 def stamps(config: Config, sample: str, stage: str) -> dict[str, Stamp]:

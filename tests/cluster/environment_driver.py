@@ -1,4 +1,4 @@
-"""A driver whose blocks write down the environment of their worker."""
+"""A driver whose blocks write down the environment of their worker; the test sets PYTHONPATH."""
 
 from __future__ import annotations
 
@@ -7,10 +7,6 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
-
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "blocks"))
-os.environ["PYTHONPATH"] = f"{sys.path[0]}:{HERE}"  # workers import the toy stage and this one
 
 from toy import Toy
 

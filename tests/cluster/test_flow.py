@@ -47,9 +47,11 @@ def test_same_bytes_as_local_and_nothing_left(
 def test_workers_see_nothing_of_the_job_around_them(cluster: Slurm, tmp_path: Path) -> None:
     """A driver on the GPU partition starts CPU workers: no GPU and no job variables leak."""
     site = profile(tmp_path / "slurm", "slurm", stages={}) / "cluster.yaml"
-    script = Path(__file__).with_name("environment_driver.py")
+    here = Path(__file__).resolve().parent
+    script = here / "environment_driver.py"
     cluster.call(
         *("srun", "-p", "gpu", "--gres=gpu:1", "--mem=800"),
+        *("env", f"PYTHONPATH={here}:{here.parent / 'blocks'}"),
         *(sys.executable, str(script), str(tmp_path), str(site)),
         timeout=120,
     )

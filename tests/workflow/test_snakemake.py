@@ -14,6 +14,8 @@ import tifffile
 import zarr
 from flow import Workflow
 
+from volsam.paths import SamplePaths
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
@@ -162,3 +164,25 @@ def test_ome_zarr_in_place(workflow: Workflow, into: str) -> None:
     assert "multiscales" in group.attrs["ome"]
     assert np.asarray(group["0"]).max() > 0
     assert workflow.run() == []
+
+
+def test_one_bad_sample_does_not_stop_the_others(workflow: Workflow) -> None:
+    """A sheet of five: one image is missing, one is torn; the others are finished, and it is said."""
+    good = workflow.data["samples"][scenes.SAMPLE]
+    torn = workflow.folder / "torn.tif"
+    torn.write_bytes(Path(good["image"]).read_bytes()[:200])
+    images = {"b": good["image"], "c": good["image"], "torn": str(torn), "gone": "gone.tif"}
+    rows = ["name,image,axes,voxel_size.z,voxel_size.y,voxel_size.x"]
+    rows += [f"{name},{image},zyx,3,1,1" for name, image in images.items()]
+    sheet = workflow.folder / "samples.csv"
+    sheet.write_text("\n".join(rows) + "\n")
+    workflow.data["sheet"] = str(sheet)
+    process = workflow.start()
+    assert process.wait(timeout=600) == 1
+    for name in (scenes.SAMPLE, "b", "c"):
+        assert SamplePaths(workflow.data["results"], name).report.is_file()
+    log = workflow.log()
+    assert "There is nothing at gone.tif, the image of sample gone" in log
+    failed = [line for line in log.splitlines() if "ingest failed:" in line]
+    assert [line.split(",")[0] for line in failed] == ["gone", "torn"]
+    assert not list(workflow.folder.rglob("*.partial"))

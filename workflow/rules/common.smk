@@ -19,7 +19,8 @@ shell.prefix(f"set -euo pipefail; export PATH={Path(sys.executable).parent}:$PAT
 try:
     CONFIG = validate({k: v for k, v in config.items() if k != "cluster"})
     SAMPLES = {name: CONFIG.of_sample(name) for name in CONFIG.samples}
-    check_inputs(CONFIG)
+    for sentence in check_inputs(CONFIG):
+        print(sentence, file=sys.stderr)
 except VolsamError as error:
     raise WorkflowError(str(error))
 
@@ -50,7 +51,7 @@ def inputs(stage):
         try:
             return fingerprints(CONFIG, wildcards.sample, stage)
         except VolsamError as error:
-            raise WorkflowError(str(error))
+            return str(error)  # its own job says so and fails; the other samples go on
 
     return of
 
