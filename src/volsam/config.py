@@ -251,6 +251,8 @@ class Compute(Section):
     """`micro-sam` normalises and clips tiles as that program does."""
     max_memory_gb: float | None = Field(default=None, gt=0)
     """Refuse a plan whose worker would need more; by default the machine's memory."""
+    max_files: int | None = Field(default=None, ge=1)
+    """Refuse a plan that would write more files (quota of the file system)."""
 
 
 class Config(Section):
@@ -316,7 +318,7 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
              "sample:mask_key", "model", "normalise", "scale", "tiles", "foreground",
              "compute.device", "compute.precision", "compute.batch", "compute.threads",
              "compute.compat", "compute.allow_pickle", "compute.block_slices", "compute.block_tiles",
-             "compute.max_memory_gb"),
+             "compute.max_memory_gb", "compute.max_files"),
     "encode": ("compute.store_embeddings",),
     "segment": ("ais", "compute.store_embeddings"),
     "overlap": ("stitch.max_gap",),

@@ -301,6 +301,10 @@ PLANS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
         lambda b: b.data.update(compute={"max_memory_gb": 0.001}),
         ("memory", "compute.batch"),
     ),
+    "files": (
+        lambda b: b.data.update(compute={"max_files": 2}),
+        ("about", "files", "compute.max_files", "output.shard"),
+    ),
 }
 
 

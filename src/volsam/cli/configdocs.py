@@ -9,6 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from volsam.blocks.cluster.settings import Cluster
 from volsam.config import Config, Section
 
 INTRODUCTION = """\
@@ -40,18 +41,29 @@ would look like.
 """
 
 
+SITE = """\
+# Site file
+
+*Written by `volsam config-docs` from `src/volsam/blocks/cluster/settings.py`; edit that file instead.*
+
+Where blocks run is said in one YAML file beside a profile, e.g. `profiles/slurm/cluster.yaml`.
+[hpc.md](hpc.md) takes you through one.
+"""
+
+
 def documents() -> dict[Path, str]:
     """All generated files, by path from the repository's root."""
     schema = json.dumps(Config.model_json_schema(), indent=2) + "\n"
     return {
-        Path("config/README.md"): INTRODUCTION + _tables(),
+        Path("config/README.md"): INTRODUCTION + _tables(Config),
+        Path("docs/site-file.md"): SITE + _tables(Cluster),
         Path("workflow/schemas/config.schema.json"): schema,
     }
 
 
-def _tables() -> str:
+def _tables(root: type[BaseModel]) -> str:
     text = ""
-    for title, prefix, model in _sections(Config, ""):
+    for title, prefix, model in _sections(root, ""):
         if title:
             text += f"\n## `{title}`\n\n{_one_line(model.__doc__)}\n"
         else:
@@ -70,7 +82,7 @@ def _sections(model: type[BaseModel], prefix: str) -> list[tuple[str, str, type[
     for name, field in model.model_fields.items():
         nested = _nested(field)
         if nested:
-            path = f"{prefix}{name}." + ("<name>." if name == "samples" else "")
+            path = f"{prefix}{name}." + ("<name>." if name in ("samples", "pools") else "")
             found += _sections(nested, path)
     return found
 

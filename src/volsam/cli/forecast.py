@@ -32,4 +32,4 @@ def print_forecast(config: Config, sample: str, workers: int) -> None:
         print(f"ingest      {ingest.volume.info.format} is copied to {job.paths.store}")
     print(expected.text(plan, max(1, workers // plan.threads)))
     compute = stage.config.compute
-    expected.check(job.paths.folder, compute.max_memory_gb, compute.store_embeddings)
+    expected.check(job.paths.folder, compute, compute.store_embeddings)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import ceil, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
 
+from volsam.config import Compute, Output
 from volsam.errors import VolsamError
 from volsam.stages.runplan import RunPlan
 from volsam.volume.info import VolumeInfo
@@ -41,6 +44,8 @@ class Forecast:
         (which hardly compress).
     worker_bytes : int
         Memory of one worker.
+    files : int
+        Files of intermediates and labels together; stored embeddings are one more per block.
     tile_seconds : float or None
         One tile on this machine with one worker; None if it was not timed.
     """
@@ -52,6 +57,7 @@ class Forecast:
     label_bytes: int
     embedding_bytes: int
     worker_bytes: int
+    files: int
     tile_seconds: float | None
 
     def hours(self, workers: int = 1) -> float | None:
@@ -76,6 +82,7 @@ class Forecast:
             f"pixels, in {self.blocks} blocks",
             f"disk        labels {_size(self.label_bytes)}, fragments {_size(self.fragment_bytes)} "
             f"before compression; stored embeddings would be {_size(self.embedding_bytes)}",
+            f"files       about {self.files:,}",
             f"memory      {_size(self.worker_bytes)} per worker",
             f"time        {'not timed' if hours is None else f'{hours:.2f} h'} with {workers} "
             f"worker{'s' if workers > 1 else ''} of {plan.threads} thread"
@@ -83,8 +90,8 @@ class Forecast:
         ]
         return "\n".join(lines)
 
-    def check(self, folder: Path, max_memory_gb: float | None, embeddings: bool = False) -> None:
-        """Refuse a run that the disk or the memory cannot hold.
+    def check(self, folder: Path, compute: Compute, embeddings: bool = False) -> None:
+        """Refuse a run that the disk, the memory or a quota of files cannot hold.
 
         Raises
         ------
@@ -100,7 +107,15 @@ class Forecast:
                 f"The run needs about {_size(needed)} in {parent} and {_size(free)} are free; "
                 "choose another results folder, a region, or store no embeddings."
             )
-        limit = max_memory_gb * 2**30 if max_memory_gb else psutil.virtual_memory().total
+        files = self.files + (self.blocks if embeddings else 0)
+        if compute.max_files is not None and files > compute.max_files:
+            raise VolsamError(
+                f"The run would write about {files:,} files and compute.max_files is "
+                f"{compute.max_files:,}; raise compute.block_slices or compute.block_tiles, and "
+                "output.shard."
+            )
+        gb = compute.max_memory_gb
+        limit = gb * 2**30 if gb else psutil.virtual_memory().total
         if self.worker_bytes > limit:
             raise VolsamError(
                 f"A worker would need about {_size(self.worker_bytes)} of memory and {_size(limit)} "
@@ -109,7 +124,12 @@ class Forecast:
 
 
 def forecast(
-    plan: RunPlan, info: VolumeInfo, model: Model | None, *, timed_from: int = 1
+    plan: RunPlan,
+    info: VolumeInfo,
+    model: Model | None,
+    *,
+    timed_from: int = 1,
+    shard: Sequence[int] = Output().shard,
 ) -> Forecast:
     """Forecast of a plan; times one tile of noise if there is a model and `timed_from` tiles."""
     blocks = plan.tile_blocks()
@@ -135,8 +155,19 @@ def forecast(
         label_bytes=plan.region_box.size * 4 * 4 // 3,
         embedding_bytes=tiles * embedding,
         worker_bytes=int(worker),
+        files=3 * len(blocks) + _label_files(plan, shard),
         tile_seconds=None if seconds is None else round(seconds, 4),
     )
+
+
+def _label_files(plan: RunPlan, shard: Sequence[int]) -> int:
+    """Shards of all levels, and a table of objects for each of the finest."""
+    finest = prod(ceil(n / s) for n, s in zip(plan.shape, shard, strict=True))
+    coarser = (
+        prod(ceil(n / f / s) for n, f, s in zip(plan.shape, level, shard, strict=True))
+        for level in plan.factors
+    )
+    return 2 * finest + sum(coarser)
 
 
 def _time_tile(plan: RunPlan, model: Model) -> float:

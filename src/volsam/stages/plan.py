@@ -51,7 +51,7 @@ class Plan(Stage[None]):
             if warning not in known:
                 print(f"warning: {warning}", file=sys.stderr)
         print(expected.text(plan), file=sys.stderr)
-        expected.check(self.paths.folder, self.config.compute.max_memory_gb)
+        expected.check(self.paths.folder, self.config.compute)
         return {
             "plan": plan.to_json(),
             "forecast": expected.to_json(),
@@ -122,7 +122,9 @@ class Plan(Stage[None]):
             block_tiles=compute.block_tiles,
         )
         timed_from = TIMED_FROM if sample_voxels else 1
-        return plan, forecast(plan, info, model, timed_from=timed_from)
+        return plan, forecast(
+            plan, info, model, timed_from=timed_from, shard=self.config.output.shard
+        )
 
     def _open(self, image: dict[str, Any]) -> tuple[Volume, dict[str, Any]]:
         sample = self.sample

@@ -94,8 +94,6 @@ class Cluster(Section):
     """The stage fails if there was no worker at all for this long."""
     lsf_units: Literal["kb", "mb", "gb"] = "mb"
     """The site's LSF_UNIT_FOR_LIMITS."""
-    max_files: int | None = Field(default=None, ge=1)
-    """Refuse a plan that would write more files than this (quota of the file system)."""
 
     @field_validator("stages")
     @classmethod
