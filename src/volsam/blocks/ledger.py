@@ -6,6 +6,7 @@ Invariants
 - Append-only; the first line is a header with the digest of the settings. A ledger with another
   digest is never read as progress.
 - A torn last line (the driver was killed in mid-write) is cut off when the ledger is opened.
+- Lines stay on disk: the driver's memory does not grow with what is done.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,31 +34,33 @@ def record_path(paths: SamplePaths, stage: str) -> Path:
 
 def read(path: Path) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]]]:
     """Header and records by block id; (None, {}) if there is no readable ledger."""
-    header, records, _ = _parse(path)
-    return header, records
-
-
-def _parse(path: Path) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]], int]:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None, {}, 0
     header: dict[str, Any] | None = None
     records: dict[str, dict[str, Any]] = {}
-    good = 0
-    for line in data.splitlines(keepends=True):
-        try:
-            entry = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:
-            entry = None
-        if not isinstance(entry, dict):
-            break
-        good += len(line)
+    for entry, _ in _entries(path):
         if header is None:
             header = entry
         else:
             records[str(entry["block"])] = entry
-    return header, records, good
+    return header, records
+
+
+def _entries(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """Whole lines, one at a time, and where each ends; stops at the first that is torn."""
+    good = 0
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        for line in file:
+            try:
+                entry = json.loads(line) if line.endswith(b"\n") else None
+            except ValueError:
+                entry = None
+            if not isinstance(entry, dict):
+                return
+            good += len(line)
+            yield entry, good
 
 
 class Ledger:
@@ -68,15 +72,27 @@ class Ledger:
         The JSON-lines file.
     digest : str
         Digest of the stage's settings; records of any other are discarded.
+
+    Attributes
+    ----------
+    resumed : bool
+        Whether the file is of this digest.
+    done : set of str
+        Blocks that earlier runs finished.
     """
 
     def __init__(self, path: Path, digest: str) -> None:
         self.path = path
-        header, records, good = _parse(path)
-        self.resumed = header is not None and header.get("digest") == digest
-        self.records = records if self.resumed else {}
-        self._digest = digest
-        self._good = good
+        self.resumed = False
+        self.done: set[str] = set()
+        self._digest, self._good = digest, 0
+        for entry, self._good in _entries(path):
+            if not self.resumed:
+                self.resumed = entry.get("digest") == digest
+                if not self.resumed:
+                    break
+            else:
+                self.done.add(str(entry["block"]))
         self._file: IO[bytes] | None = None
 
     def __enter__(self) -> Ledger:
@@ -105,7 +121,6 @@ class Ledger:
     def append(self, *records: dict[str, Any]) -> None:
         """Add the lines of finished blocks; they are on disk when this returns."""
         self._line(*records)
-        self.records |= {str(record["block"]): record for record in records}
 
     def _line(self, *entries: dict[str, Any]) -> None:
         if self._file is None:
@@ -117,4 +132,5 @@ class Ledger:
             os.fsync(self._file.fileno())
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self.records.values())
+        """Lines of all finished blocks, in the order in which they were finished."""
+        return (entry for entry, _ in islice(_entries(self.path), 1, None))

@@ -20,7 +20,7 @@ import socket
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -106,14 +106,12 @@ def _run_stage(
             else:
                 stage.reset()
                 ledger.begin()
-        blocks = stage.blocks()
-        pending = [block for block in blocks if block.id not in ledger.records]
-        done = len(blocks) - len(pending)
-        state.begin(len(blocks), done)
-        if pending:
-            count = max(1, min(workers, len(pending)))
+        blocks, left, phases = _count(stage, ledger.done)
+        state.begin(blocks, blocks - left)
+        if left:
+            count = max(1, min(workers, left))
             # One block of a light stage is done before workers would have started.
-            if len(pending) == 1 and not stage.network:
+            if left == 1 and not stage.network:
                 site = load_cluster("inline")
             if site.batch:
                 held.jobs(site.kind)
@@ -123,16 +121,23 @@ def _run_stage(
             ) as running:
                 _announce(state, site, stage, running, held)
                 tries = _Tries(stage, retries, site.lost_workers, state)
-                for phase in _phases(pending):
-                    execute = _inline if running is None else _on_dask(running)
-                    for finished in execute(stage, phase, tries):
+                execute = _inline if running is None else _on_dask(running)
+                if running is not None:
+                    running.want(left)
+                for phase in phases:
+                    pending = _pending(stage, phase, ledger.done)
+                    for finished in execute(stage, pending, tries):
                         held.check()
-                        ledger.append(*(tries.completed(*item) for item in finished))
+                        if finished:
+                            ledger.append(*(tries.completed(*item) for item in finished))
+                            left -= len(finished)
                         state.step(len(finished), tries.running())
-        outputs = stage.finalize(ledger.records[block.id] for block in blocks)
+                        if running is not None:
+                            running.want(left)
+        outputs = stage.finalize(ledger)
     totals = {
-        "blocks": len(blocks),
-        "resumed_blocks": done,
+        "blocks": blocks,
+        "resumed_blocks": len(ledger.done),
         "seconds": round(time.monotonic() - started, 3),
     }
     marker = stage.marker(outputs, digest, totals)
@@ -175,11 +180,20 @@ def run_block(stage: Stage[Any], block: Block, attempt: Attempt) -> Record:
     }
 
 
-def _phases(blocks: Sequence[Block]) -> list[list[Block]]:
-    phases: dict[int, list[Block]] = defaultdict(list)
-    for block in blocks:
-        phases[block.phase].append(block)
-    return [phases[number] for number in sorted(phases)]
+def _count(stage: Stage[Any], done: set[str]) -> tuple[int, int, list[int]]:
+    """Blocks in all, blocks that are left, and their phases; blocks themselves are not kept."""
+    blocks = left = 0
+    phases = set()
+    for block in stage.blocks():
+        blocks += 1
+        if block.id not in done:
+            left += 1
+            phases.add(block.phase)
+    return blocks, left, sorted(phases)
+
+
+def _pending(stage: Stage[Any], phase: int, done: set[str]) -> Iterator[Block]:
+    return (b for b in stage.blocks() if b.phase == phase and b.id not in done)
 
 
 @dataclass
@@ -238,10 +252,10 @@ class _Tries:
         return Attempt(attempt.number + 1, batch)
 
 
-Execute = Callable[[Stage[Any], Sequence[Block], _Tries], Iterator[Done]]
+Execute = Callable[[Stage[Any], Iterator[Block], _Tries], Iterator[Done]]
 
 
-def _inline(stage: Stage[Any], blocks: Sequence[Block], tries: _Tries) -> Iterator[Done]:
+def _inline(stage: Stage[Any], blocks: Iterator[Block], tries: _Tries) -> Iterator[Done]:
     for block in blocks:
         attempt = Attempt()
         tries.begun(block)
@@ -255,14 +269,17 @@ def _inline(stage: Stage[Any], blocks: Sequence[Block], tries: _Tries) -> Iterat
 
 
 def _on_dask(workers: Workers) -> Execute:
-    def execute(stage: Stage[Any], blocks: Sequence[Block], tries: _Tries) -> Iterator[Done]:
-        waiting = deque((block, Attempt()) for block in blocks)
+    def execute(stage: Stage[Any], blocks: Iterator[Block], tries: _Tries) -> Iterator[Done]:
+        repeated: deque[tuple[Block, Attempt]] = deque()
+        fresh = ((block, Attempt()) for block in blocks)
         running: dict[Any, tuple[Any, Block, Attempt]] = {}
         ended: SimpleQueue[Any] = SimpleQueue()
-        while waiting or running:
-            workers.want(len(waiting) + len(running))
-            while waiting and len(running) < workers.slots:
-                block, attempt = waiting.popleft()
+        while True:
+            while len(running) < workers.slots:
+                following = repeated.popleft() if repeated else next(fresh, None)
+                if following is None:
+                    break
+                block, attempt = following
                 tries.begun(block)
                 future = workers.client.submit(run_block, stage, block, attempt, pure=False)
                 running[future.key] = future, block, attempt
@@ -278,7 +295,12 @@ def _on_dask(workers: Workers) -> Execute:
                     failed.append((block, attempt, error))
             yield finished  # first what is done gets its lines
             for block, attempt, error in failed:
-                waiting.appendleft((block, tries.again(block, attempt, error)))
+                repeated.append((block, tries.again(block, attempt, error)))
+            if not (running or repeated):
+                following = next(fresh, None)
+                if following is None:
+                    return
+                repeated.append(following)
 
     return execute
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -31,7 +31,7 @@ from volsam.paths import SamplePaths
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Block:
     """A piece of work with one writer.
 
@@ -127,8 +127,12 @@ class Stage(ABC, Generic[Result]):
             return None
         return prod(b - a for a, b in zip(start, stop, strict=True))
 
-    def blocks(self) -> Sequence[Block]:
-        """All blocks, in the order they should start."""
+    def blocks(self) -> Iterable[Block]:
+        """All blocks, in the order they should start within a phase.
+
+        Asked for several times, always with the same answer; a stage of many blocks yields them, so
+        that nobody holds them all.
+        """
         return [Block((0,), Box((0,), (1,)))]
 
     def compute(self, block: Block, attempt: Attempt) -> Result:
@@ -148,7 +152,10 @@ class Stage(ABC, Generic[Result]):
 
     @abstractmethod
     def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
-        """Finish after the last block; returns the marker's ``outputs``."""
+        """Finish after the last block; returns the marker's ``outputs``.
+
+        The records come in the order in which blocks were finished: the outputs must not depend on it.
+        """
 
     def marker(
         self, outputs: dict[str, Any], digest: str, totals: dict[str, Any]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +115,7 @@ class Encode(Stage[Embeddings]):
         """The network."""
         return model_of(self.plan)
 
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> Iterator[Block]:
         return self.plan.tile_blocks()
 
     def reset(self) -> None:

@@ -6,7 +6,7 @@ held. Runs only for samples that name a truth.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -61,13 +61,13 @@ class Evaluate(Stage[Contingency]):
         """The true labels."""
         return open_truth(self.sample, self.plan.shape)
 
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> Iterator[Block]:
         self.truth()
-        return [
+        return (
             Block(index, box)
             for index, box in split(Box.of(self.plan.shape), BLOCK)
             if box.intersect(self.plan.region_box).size
-        ]
+        )
 
     def reset(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -132,8 +132,8 @@ def forecast(
     shard: Sequence[int] = Output().shard,
 ) -> Forecast:
     """Forecast of a plan; times one tile of noise if there is a model and `timed_from` tiles."""
-    blocks = plan.tile_blocks()
-    tiles = sum(1 for block in blocks for _ in plan.tiles(block))
+    counts = [sum(1 for _ in plan.tiles(block)) for block in plan.tile_blocks()]
+    blocks, tiles = len(counts), sum(counts)
     outer = plan.grid.outer_size
     block_pixels = plan.block_slices * (plan.block_tiles * outer) ** 2
     # Image, labels as written, labels by tile and a copy while compressing.
@@ -149,13 +149,13 @@ def forecast(
         seconds = None if network is None or seconds is None else network + seconds
     return Forecast(
         tiles=tiles,
-        blocks=len(blocks),
+        blocks=blocks,
         voxels=plan.region_box.size,
         fragment_bytes=tiles * outer**2 * 4,
         label_bytes=plan.region_box.size * 4 * 4 // 3,
         embedding_bytes=tiles * embedding,
         worker_bytes=int(worker),
-        files=3 * len(blocks) + _label_files(plan, shard),
+        files=3 * blocks + _label_files(plan, shard),
         tile_seconds=None if seconds is None else round(seconds, 4),
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -76,16 +76,15 @@ class Ingest(Stage[None]):
         """Downsampling of the coarser levels."""
         return pyramid_factors(self.volume.info)
 
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> Iterator[Block]:
         if self.in_place:
-            return []
+            return
         info = self.volume.info
         layout = choose_layout(info.shape, info.dtype, self.config.output.ome_zarr)
-        blocks = [Block(index, box) for index, box in plan_ingest(info, layout)]
+        yield from (Block(index, box) for index, box in plan_ingest(info, layout))
         for level in range(1, 1 + len(self.factors)):
             array = open_image_level(self.store, level, "r")
-            blocks += [Block(index, box, level) for index, box in plan_level(array)]
-        return blocks
+            yield from (Block(index, box, level) for index, box in plan_level(array))
 
     def reset(self) -> None:
         self.check_output()

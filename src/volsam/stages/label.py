@@ -8,7 +8,7 @@ Coarser levels are the mode of the finer one, so their ids are a subset of it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,20 +64,16 @@ class Label(Stage[Objects | None]):
         objects = self.job.marker("partition")["outputs"]["objects"]
         return smallest_label_dtype(objects, self.config.output.dtype)
 
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> Iterator[Block]:
         region = self.plan.region_box
-        blocks: list[Block] = []
         for level, factor in enumerate([(1, 1, 1), *self.plan.factors]):
             wanted = Box(
                 tuple(a // f for a, f in zip(region.start, factor, strict=True)),
                 tuple(-(-b // f) for b, f in zip(region.stop, factor, strict=True)),
             )
-            blocks += [
-                Block(index, box, level)
-                for index, box in plan_level(open_level(self.store, NAME, level, "r"))
-                if box.intersect(wanted).size
-            ]
-        return blocks
+            for index, box in plan_level(open_level(self.store, NAME, level, "r")):
+                if box.intersect(wanted).size:
+                    yield Block(index, box, level)
 
     def reset(self) -> None:
         output = self.config.output

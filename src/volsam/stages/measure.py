@@ -7,7 +7,7 @@ make the table independent of how the volume was cut.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -42,14 +42,14 @@ class Measure(Stage[pa.Table]):
         """The image whose intensities are averaged."""
         return open_volume(**self.plan.image)
 
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> Iterator[Block]:
         labels = open_level(self.store, NAME, 0, "r")
         unit = labels.shards or labels.chunks
-        return [
+        return (
             Block(index, box)
             for index, box in split(Box.of(self.plan.shape), unit)
             if box.intersect(self.plan.region_box).size
-        ]
+        )
 
     def reset(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -8,7 +8,7 @@ later neighbours, and writes one table; ids are global, so the tables can be joi
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ class Overlap(Stage[Rows]):
         self.plan = RunPlan.of(job)
         self.folder = self.paths.tables(self.name)
 
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> Iterator[Block]:
         return self.plan.tile_blocks()
 
     def reset(self) -> None:

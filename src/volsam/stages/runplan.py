@@ -142,7 +142,7 @@ class RunPlan:
         """Region of interest."""
         return Box(*self.region)
 
-    def tile_blocks(self) -> list[Block]:
+    def tile_blocks(self) -> Iterator[Block]:
         """Blocks of the tile stages: boxes in (slice, tile row, tile column) that meet the region."""
         rows, columns = self.grid.counts
         extent = Box.of((self.shape[0], rows, columns))
@@ -152,9 +152,9 @@ class RunPlan:
             (z0, y0 // self.tile, x0 // self.tile),
             (z1, ceil(y1 / self.tile), ceil(x1 / self.tile)),
         )
-        return [
+        return (
             Block(index, box) for index, box in split(extent, size) if box.intersect(wanted).size
-        ]
+        )
 
     def tiles(self, block: Block) -> Iterator[tuple[int, int]]:
         """(slice, tile number) of a block's tiles that meet the region, in id order."""

@@ -54,7 +54,7 @@ class Segment(Stage[Labels]):
         stated = self.config.ais.model_dump(exclude_none=True)
         return AisParameters(**{**self.plan.ais, **stated})
 
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> Iterator[Block]:
         return self.plan.tile_blocks()
 
     def reset(self) -> None:
