@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.common import Unavailable
 
-BENCHMARKS = ("against_micro_sam", "merging", "stitching", "network", "tiles", "replay")
+BENCHMARKS = ("against_micro_sam", "merging", "stitching", "network", "tiles", "replay", "scaling")
 
 
 def main() -> int:

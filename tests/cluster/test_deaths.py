@@ -8,9 +8,11 @@ seeded third of the matrix (``VOLSAM_DEATHS=all`` takes all: ``make test-deaths`
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -75,8 +77,8 @@ def driver_times_out(run: Run, slurm: Slurm) -> None:
 
 def worker_runs_out_of_memory(run: Run, slurm: Slurm) -> None:
     """A worker takes more memory than its job asked for, and SLURM ends it."""
-    worker = worker_processes()[0]
-    job = worker.environ()["SLURM_JOB_ID"]
+    job = slurm.workers()[0]["id"]
+    worker = next(p for p in worker_processes() if p.environ().get("SLURM_JOB_ID") == job)
     address = next(part for part in worker.cmdline() if part.startswith("tcp://"))
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     with Client(address, set_as_default=False) as client:
@@ -95,17 +97,20 @@ def take_memory() -> None:
 
 def node_of_workers_down(run: Run, slurm: Slurm) -> None:
     """The node of the workers goes DOWN, and comes back later."""
-    slurm.call("scontrol", "update", "NodeName=gpu1", "State=DOWN", "Reason=test")
-    time.sleep(10)
-    slurm.call("scontrol", "update", "NodeName=gpu1", "State=RESUME")
+    down_for_a_while("gpu1", slurm)
 
 
 def node_of_driver_down(run: Run, slurm: Slurm) -> None:
     """The node of the driver goes DOWN, and comes back later."""
-    node = slurm.drivers()[0]["node"]
+    down_for_a_while(slurm.drivers()[0]["node"], slurm)
+
+
+def down_for_a_while(node: str, slurm: Slurm) -> None:
+    """Take a node away for 10 s."""
     slurm.call("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
     time.sleep(10)
-    slurm.call("scontrol", "update", f"NodeName={node}", "State=RESUME")
+    with contextlib.suppress(subprocess.SubprocessError):  # it may have come back by itself
+        slurm.call("scontrol", "update", f"NodeName={node}", "State=RESUME")
 
 
 def controller_restarts(run: Run, slurm: Slurm) -> None:

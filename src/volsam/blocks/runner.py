@@ -15,6 +15,7 @@ Invariants
 from __future__ import annotations
 
 import os
+import pickle
 import resource
 import socket
 import sys
@@ -22,8 +23,11 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
+
+import cloudpickle
 
 from volsam.blocks.cluster import open_cluster
 from volsam.blocks.cluster.settings import Cluster, load_cluster
@@ -180,6 +184,17 @@ def run_block(stage: Stage[Any], block: Block, attempt: Attempt) -> Record:
     }
 
 
+def run_parcel(parcel: bytes, block: Block, attempt: Attempt) -> Record:
+    """`run_block` of a pickled stage: the scheduler passes bytes on, and a worker unpacks them once."""
+    return run_block(_unpack(parcel), block, attempt)
+
+
+@lru_cache(maxsize=1)
+def _unpack(parcel: bytes) -> Stage[Any]:
+    stage: Stage[Any] = pickle.loads(parcel)
+    return stage
+
+
 def _count(stage: Stage[Any], done: set[str]) -> tuple[int, int, list[int]]:
     """Blocks in all, blocks that are left, and their phases; blocks themselves are not kept."""
     blocks = left = 0
@@ -274,6 +289,7 @@ def _on_dask(workers: Workers) -> Execute:
         fresh = ((block, Attempt()) for block in blocks)
         running: dict[Any, tuple[Any, Block, Attempt]] = {}
         ended: SimpleQueue[Any] = SimpleQueue()
+        parcel = cloudpickle.dumps(stage)
         while True:
             while len(running) < workers.slots:
                 following = repeated.popleft() if repeated else next(fresh, None)
@@ -281,7 +297,7 @@ def _on_dask(workers: Workers) -> Execute:
                     break
                 block, attempt = following
                 tries.begun(block)
-                future = workers.client.submit(run_block, stage, block, attempt, pure=False)
+                future = workers.client.submit(run_parcel, parcel, block, attempt, pure=False)
                 running[future.key] = future, block, attempt
                 future.add_done_callback(ended.put)
             finished: Done = []

@@ -38,6 +38,11 @@ def dask_settings() -> dict[str, Any]:
         "distributed.scheduler.work-stealing": False,
         "distributed.worker.daemon": True,
         "distributed.comm.timeouts.connect": "60s",
+        # Dask keeps a history of tasks and messages, the latter for each worker.
+        "distributed.admin.log-length": 1000,
+        "distributed.admin.low-level-log-length": 20,
+        "distributed.scheduler.dashboard.tasks.task-stream-length": 1000,
+        "distributed.scheduler.dashboard.status.task-stream-length": 1000,
     }
 
 
