@@ -61,6 +61,16 @@ def count_overlaps(
     ids_a, ids_b, count : int64 (n,)
         One entry per overlapping pair, sorted by (ids_a, ids_b).
     """
+    base = int(b.max(initial=0)) + 1
+    if (int(a.max(initial=0)) + 1) * base <= a.size:
+        # Local labels: a histogram of all pairs, background and all, is cheaper than to mask it.
+        pair = np.multiply(a, base, dtype=np.int64)
+        pair += b
+        histogram = np.bincount(pair.ravel())
+        histogram[:base] = 0
+        histogram[::base] = 0
+        key = np.flatnonzero(histogram)
+        return key // base, key % base, histogram[key]
     both = (a != 0) & (b != 0)
     if not both.any():
         none = np.empty(0, np.int64)
@@ -125,6 +135,8 @@ def overlap_rows(
     offset_a: int,
     offset_b: int,
     kind: int,
+    size_a: NDArray[np.int64] | None = None,
+    size_b: NDArray[np.int64] | None = None,
 ) -> NDArray[np.void]:
     """Rows of the overlap table for two views of one region.
 
@@ -136,6 +148,8 @@ def overlap_rows(
         Global id of local label 1 in each.
     kind : int
         `TILE_EDGE` or the distance in slices.
+    size_a, size_b : int64 (labels + 1,), optional
+        Pixels of each label, if they are known.
 
     Returns
     -------
@@ -147,8 +161,8 @@ def overlap_rows(
     rows["v"] = ids_b.astype(np.uint64) + np.uint64(offset_b) - np.uint64(1)
     rows["kind"] = kind
     rows["overlap"] = count
-    rows["size_u"] = _sizes(a, ids_a)
-    rows["size_v"] = _sizes(b, ids_b)
+    rows["size_u"] = (pixel_counts(a) if size_a is None else size_a)[ids_a]
+    rows["size_v"] = (pixel_counts(b) if size_b is None else size_b)[ids_b]
     return rows
 
 
@@ -204,10 +218,22 @@ def slice_overlaps(
     return stacked_overlaps(views, offsets)
 
 
-def stacked_overlaps(window: Sequence[Labels], offsets: Sequence[int]) -> NDArray[np.void]:
-    """Like `slice_overlaps` for whole slices: no tiles, nothing outside the plane."""
+def stacked_overlaps(
+    window: Sequence[Labels],
+    offsets: Sequence[int],
+    sizes: Sequence[NDArray[np.int64]] | None = None,
+) -> NDArray[np.void]:
+    """Like `slice_overlaps` for whole slices: no tiles, nothing outside the plane.
+
+    `sizes` are the slices' `pixel_counts`, if they are known.
+    """
+    if sizes is None:
+        sizes = [pixel_counts(labels) for labels in window]
     rows = [
-        overlap_rows(window[0], window[k], offsets[0], offsets[k], k) for k in range(1, len(window))
+        overlap_rows(
+            window[0], window[k], offsets[0], offsets[k], k, size_a=sizes[0], size_b=sizes[k]
+        )
+        for k in range(1, len(window))
     ]
     return np.concatenate(rows) if rows else np.empty(0, OVERLAP_DTYPE)
 
@@ -237,7 +263,6 @@ def to_table(rows: NDArray[np.void]) -> pa.Table:
     return pa.table({name: np.ascontiguousarray(rows[name]) for name in names})
 
 
-def _sizes(labels: Labels, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Pixel counts of some labels that occur; `ids` may repeat."""
-    present, count = present_labels(labels)
-    return count[np.searchsorted(present, ids)]
+def pixel_counts(labels: Labels) -> NDArray[np.int64]:
+    """Pixels of each label, by label."""
+    return np.bincount(labels.ravel())

@@ -93,25 +93,27 @@ def _merge(
     signals: list[NDArray[np.float32]] = []
     window: deque[Slice] = deque()
     offsets: deque[int] = deque()
+    known: deque[NDArray[np.int64]] = deque()  # pixels by label, of the slices in the window
     offset = 0
     for z in range(depth):
         current = read_slice(labels, z)
         present, size = present_labels(current)
         window.append(map_labels(current, present, np.arange(1, present.size + 1, dtype=np.uint32)))
         offsets.append(offset)
+        known.append(np.concatenate([[0], size]))
         if image is not None:
             signals.append(mean_signal(window[-1], image[z]))
         ids.append(present)
         sizes.append(size)
         offset += present.size
         if len(window) == parameters.max_gap + 2:
-            rows.append(stacked_overlaps(window, offsets))
-            window.popleft()
-            offsets.popleft()
+            rows.append(stacked_overlaps(window, offsets, known))
+            for passed in (window, offsets, known):
+                passed.popleft()
     while window:
-        rows.append(stacked_overlaps(window, offsets))
-        window.popleft()
-        offsets.popleft()
+        rows.append(stacked_overlaps(window, offsets, known))
+        for passed in (window, offsets, known):
+            passed.popleft()
     counts = np.array([i.size for i in ids]).reshape(-1, 1, 1)
     pixels = np.concatenate(sizes).astype(np.uint32)
     signal = _signal(signals, pixels) if signals else None
