@@ -10,7 +10,10 @@ from pathlib import Path
 
 from benchmarks.common import Unavailable
 
-BENCHMARKS = ("against_micro_sam", "merging", "stitching", "network", "tiles", "replay", "scaling")
+BENCHMARKS = (
+    *("against_micro_sam", "merging", "stitching", "network", "tiles"),
+    *("replay", "scaling", "coordination"),
+)
 
 
 def main() -> int:
