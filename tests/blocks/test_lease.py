@@ -155,3 +155,46 @@ def test_torn_lease_is_free(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with lease(path, "x", wait=0):
         pass
+
+
+def test_worker_jobs_of_a_dead_holder_are_ended_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lease.json"
+    with lease(path, "first") as held:
+        held.jobs("slurm")
+        left = path.read_bytes()
+        entry = json.loads(left)
+        assert entry["jobs"] == [["slurm", held.name]]
+    dead = {**entry, "host": "elsewhere"}
+    path.write_text(json.dumps(dead))
+    os.utime(path, (1, 1))
+    ended: list[tuple[str, str]] = []
+
+    def end(kind: str, name: str) -> int:
+        # They stand in our entry until they are gone, lest we die on the way, too.
+        assert json.loads(path.read_text())["jobs"] == [[kind, name]]
+        ended.append((kind, name))
+        return 1
+
+    monkeypatch.setattr(module, "end_jobs", end)
+    with lease(path, "second") as again:
+        assert ended == [("slurm", entry["jobs"][0][1])]
+        again.jobs("slurm")
+        assert json.loads(path.read_text())["jobs"] == [["slurm", again.name]]
+
+
+def test_holder_that_was_taken_over_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RENEWAL", 0.05)
+    path = tmp_path / "work" / "lease.json"
+    with lease(path, "sleeper") as held:
+        held.check()
+        path.write_text(path.read_text().replace(held.token, "another"))
+        deadline = time.monotonic() + 10
+        with pytest.raises(VolsamError, match="Another run took over"):
+            while time.monotonic() < deadline:
+                held.check()
+                time.sleep(0.02)
+    assert path.exists()  # it is the other one's
