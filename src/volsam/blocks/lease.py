@@ -75,6 +75,11 @@ class Lease:
         """Name of the holder's worker jobs."""
         return f"volsam-{self.token[:12]}"
 
+    @property
+    def lost(self) -> bool:
+        """Whether another run took it over."""
+        return self._lost.is_set()
+
     def check(self) -> None:
         """Raise if the lease was taken over.
 
@@ -83,7 +88,7 @@ class Lease:
         VolsamError
             If another run holds it now.
         """
-        if self._lost.is_set():
+        if self.lost:
             raise VolsamError(
                 f"Another run took over the results in {self.path.parent.parent} while this one did "
                 "not answer; let that one finish."
