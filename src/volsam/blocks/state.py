@@ -101,8 +101,11 @@ class State:
 
     def end(self, error: BaseException | None = None) -> None:
         """Write how the stage ended."""
-        self._data |= {"running": [], "ended": time.time(), "state": "failed" if error else "done"}
-        if error:
+        state = "done"
+        if error:  # what is no Exception is a signal: nothing is wrong, somebody ended it
+            state = "failed" if isinstance(error, Exception) else "stopped"
+        self._data |= {"running": [], "ended": time.time(), "state": state}
+        if state == "failed":
             said = isinstance(error, VolsamError)
             self._data["error"] = str(error) if said else f"{type(error).__name__}: {error}"
         with contextlib.suppress(VolsamError):  # a full disk must not hide the error itself
