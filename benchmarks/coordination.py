@@ -68,4 +68,6 @@ def _seconds(runs: list[subprocess.Popen[str]]) -> float:
     seconds = time.perf_counter() - started
     for run in runs:
         run.communicate()
+        if run.returncode:
+            raise RuntimeError(f"{run.args} failed")
     return seconds

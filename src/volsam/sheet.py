@@ -60,6 +60,8 @@ def _rows(path: Path) -> list[dict[str, str]]:
     reader.fieldnames = columns
     rows = []
     for row in reader:
+        if not any(cell and str(cell).strip() for cell in row.values()):
+            continue  # spreadsheets leave empty lines at the end
         if row.get("") or None in row.values():
             raise VolsamError(
                 f"Line {reader.line_num} of sheet {path} has another number of cells than the "

@@ -1,5 +1,6 @@
 import sys
 from pathlib import Path
+from shlex import quote
 
 from snakemake.exceptions import WorkflowError
 
@@ -14,7 +15,7 @@ CLUSTER = locate(config.get("cluster", "local"), Path(workflow.basedir).parent)
 # Drivers of a batch system only feed workers, which are jobs of their own.
 THREADS = workflow.cores if CLUSTER in ("local", "inline") else 1
 # The command of the environment that runs Snakemake, whether it is activated or not.
-shell.prefix(f"set -euo pipefail; export PATH={Path(sys.executable).parent}:$PATH; ")
+shell.prefix(f"set -euo pipefail; export PATH={quote(str(Path(sys.executable).parent))}:$PATH; ")
 
 try:
     CONFIG = validate({k: v for k, v in config.items() if k != "cluster"})

@@ -20,7 +20,7 @@ rule measure:
         "measure {wildcards.sample}"
     shell:
         "python -m volsam run measure --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee {log:q}"
+        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee -a {log:q}"
 
 
 # Scores against the truth.
@@ -43,7 +43,7 @@ rule evaluate:
         "evaluate {wildcards.sample}"
     shell:
         "python -m volsam run evaluate --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee {log:q}"
+        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee -a {log:q}"
 
 
 # What ran, on what, and what came of it.
@@ -66,4 +66,4 @@ rule report:
         "report {wildcards.sample}"
     shell:
         "python -m volsam run report --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee {log:q}"
+        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee -a {log:q}"

@@ -19,7 +19,7 @@ rule ingest:
         "ingest {wildcards.sample}"
     shell:
         "python -m volsam run ingest --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee {log:q}"
+        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee -a {log:q}"
 
 
 # Tiles, scale, normalisation and the forecast are settled once.
@@ -42,7 +42,7 @@ rule plan:
         "plan {wildcards.sample}"
     shell:
         "python -m volsam run plan --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee {log:q}"
+        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee -a {log:q}"
 
 
 # Embeddings of all tiles, if they are to be kept.
@@ -64,7 +64,7 @@ rule encode:
         "encode {wildcards.sample}"
     shell:
         "python -m volsam run encode --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee {log:q}"
+        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee -a {log:q}"
 
 
 # Tiles become labelled fragments.
@@ -87,7 +87,7 @@ rule segment:
         "segment {wildcards.sample}"
     shell:
         "python -m volsam run segment --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee {log:q}"
+        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee -a {log:q}"
 
 
 # Overlaps of neighbouring tiles and slices: the graph.
@@ -109,7 +109,7 @@ rule overlap:
         "overlap {wildcards.sample}"
     shell:
         "python -m volsam run overlap --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee {log:q}"
+        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee -a {log:q}"
 
 
 # The graph becomes objects.
@@ -131,7 +131,7 @@ rule partition:
         "partition {wildcards.sample}"
     shell:
         "python -m volsam run partition --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee {log:q}"
+        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee -a {log:q}"
 
 
 # Objects become labels in OME-Zarr, with their pyramid.
@@ -153,4 +153,4 @@ rule label:
         "label {wildcards.sample}"
     shell:
         "python -m volsam run label --config {params.settings:q} --sample {wildcards.sample:q}"
-        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee {log:q}"
+        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee -a {log:q}"

@@ -27,7 +27,7 @@ from typing import Any
 
 import psutil
 
-from volsam.blocks.cluster.batch import end_jobs
+from volsam.blocks.cluster.batch import LeftBehind, end_jobs
 from volsam.errors import VolsamError
 from volsam.paths import write_json
 from volsam.volume.store import writing
@@ -67,6 +67,7 @@ class Lease:
     def __init__(self, path: Path, token: str) -> None:
         self.path, self.token = path, token
         self._lost = threading.Event()
+        self._looked = time.monotonic()
         self._stop = threading.Event()
         self._renewal = threading.Thread(target=self._renew, daemon=True)
 
@@ -88,6 +89,8 @@ class Lease:
         VolsamError
             If another run holds it now.
         """
+        if time.monotonic() - self._looked > 2 * RENEWAL:  # this process slept, the thread too
+            self._look()
         if self.lost:
             raise VolsamError(
                 f"Another run took over the results in {self.path.parent.parent} while this one did "
@@ -96,27 +99,40 @@ class Lease:
 
     def jobs(self, kind: str) -> None:
         """Note that there are, or may be, worker jobs of `name`."""
+        self._look()
         self.check()
         entry = json.loads(self.path.read_text(encoding="utf-8"))
         write_json(self.path, entry | {"jobs": [[kind, self.name]]})
 
     def _renew(self) -> None:
         while not self._stop.wait(RENEWAL):
-            token = _token(self.path)
-            if token is not None and token != self.token:
-                self._lost.set()
+            self._look()
+            if self.lost:
                 return
             with contextlib.suppress(OSError):
                 os.utime(self.path)
+
+    def _look(self) -> None:
+        try:
+            token = json.loads(self.path.read_text(encoding="utf-8"))["token"]
+        except FileNotFoundError:
+            token = None  # a successor has come and gone
+        except (OSError, ValueError, KeyError, TypeError):
+            return  # the file system is away for a moment
+        if token != self.token:
+            self._lost.set()
+        self._looked = time.monotonic()
 
     def __enter__(self) -> Lease:
         self._renewal.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stop.set()
         self._renewal.join()
-        if _token(self.path) == self.token:
+        # Worker jobs that were not ended must be found by the next run.
+        left = kind is not None and issubclass(kind, LeftBehind)
+        if not left and _token(self.path) == self.token:
             self.path.unlink(missing_ok=True)
 
 

@@ -99,9 +99,8 @@ class Ledger:
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.resumed:
-                self._file = self.path.open("r+b")
-                self._file.truncate(self._good)
-                self._file.seek(self._good)
+                os.truncate(self.path, self._good)
+                self._file = self.path.open("ab")
             else:
                 # Empty until `begin`: a kill while output is reset must not look like progress.
                 self._file = self.path.open("wb")

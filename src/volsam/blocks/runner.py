@@ -14,18 +14,21 @@ Invariants
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import resource
 import socket
 import sys
 import time
+import uuid
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import cloudpickle
 
@@ -86,7 +89,8 @@ def run_stage(
         try:
             marker = _run_stage(stage, site, held, state, workers, threads, retries)
         except BaseException as error:
-            state.end(error)
+            if not held.lost:  # or it is another run's state by now
+                state.end(error)
             raise
         state.end()
     return marker
@@ -161,7 +165,7 @@ def _announce(
     if site.batch:
         facts |= {"jobs": held.name, "gpus": site.pool(stage.name).gpus}
         if site.dashboard == "loopback":
-            port = running.dashboard.split(":")[2].split("/")[0]
+            port = urlsplit(running.dashboard).port
             facts["tunnel"] = f"ssh -N -L {port}:localhost:{port} {socket.gethostname()}"
             print(f"from your machine: {facts['tunnel']}", file=sys.stderr, flush=True)
     state.note(**facts)
@@ -290,6 +294,9 @@ def _on_dask(workers: Workers) -> Execute:
         running: dict[Any, tuple[Any, Block, Attempt]] = {}
         ended: SimpleQueue[Any] = SimpleQueue()
         parcel = cloudpickle.dumps(stage)
+        # Keys of one group: Dask remembers every group for good.
+        group = f"{stage.name}-{uuid.uuid4().hex}"
+        keys = ((group, number) for number in itertools.count())
         while True:
             while len(running) < workers.slots:
                 following = repeated.popleft() if repeated else next(fresh, None)
@@ -297,7 +304,9 @@ def _on_dask(workers: Workers) -> Execute:
                     break
                 block, attempt = following
                 tries.begun(block)
-                future = workers.client.submit(run_parcel, parcel, block, attempt, pure=False)
+                future = workers.client.submit(
+                    run_parcel, parcel, block, attempt, key=next(keys), pure=False
+                )
                 running[future.key] = future, block, attempt
                 future.add_done_callback(ended.put)
             finished: Done = []

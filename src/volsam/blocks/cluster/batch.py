@@ -19,10 +19,17 @@ from volsam.errors import VolsamError
 
 LEAKY_PREFIXES = ("SLURM_", "SBATCH_", "SRUN_", "LSB_", "LS_JOB", "PMI_", "PMIX_")
 LEAKY_NAMES = frozenset(
-    {"CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK"}
+    {
+        *("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK"),
+        *("TMPDIR", "TMP", "TEMP", "TEMPDIR"),  # Snakemake sets them for the driver's node
+    }
 )
-LIVING = ("PEND", "RUN", "PSUSP", "USUSP", "SSUSP", "WAIT", "PROV")
+LIVING = ("PEND", "RUN", "PSUSP", "USUSP", "SSUSP", "WAIT", "PROV", "UNKWN")
 TIMEOUT = 60.0
+
+
+class LeftBehind(VolsamError):
+    """Worker jobs are, or may be, still there: the lease that names them stays."""
 
 
 def clean_environment() -> dict[str, str]:
@@ -79,7 +86,7 @@ def end_jobs(kind: str, name: str, patience: float = 600.0) -> int:
 
     Raises
     ------
-    VolsamError
+    LeftBehind
         If some are still there after `patience` seconds, or the batch system does not answer.
     """
     deadline = time.monotonic() + patience
@@ -87,8 +94,8 @@ def end_jobs(kind: str, name: str, patience: float = 600.0) -> int:
     while (jobs := living_jobs(kind, name)) != set():
         found |= jobs or set()
         if time.monotonic() > deadline:
-            raise VolsamError(
-                f"Worker jobs named {name}, which an earlier run left behind, do not end; cancel "
+            raise LeftBehind(
+                f"Worker jobs named {name} do not end or the batch system does not answer; cancel "
                 "them by hand and run the same command again."
             )
         cancel_jobs(kind, name)

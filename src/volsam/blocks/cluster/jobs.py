@@ -4,8 +4,7 @@ Invariants
 ----------
 - All worker jobs of a stage carry one unique name; leaving the context cancels by that name, and a
   watchdog does so if the driver dies.
-- A lost worker is replaced, whether it was connected, pending or refused: a thread compares what is
-  wanted with what lives every few seconds. The batch system may be away for a while.
+- When the context is left, no worker job is: only then may the lease be given back.
 - A worker leaves by itself before its walltime, at a moment of its own, so that not all leave at once.
 """
 
@@ -13,11 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import dask
@@ -26,23 +25,18 @@ from dask_jobqueue.lsf import LSFJob
 from dask_jobqueue.slurm import SLURMJob
 from distributed import Client
 from distributed.core import Status
+from distributed.utils import get_ip_interface
 
-from volsam.blocks.cluster.batch import cancel_jobs, clean_environment, living_jobs
+from volsam.blocks.cluster.batch import cancel_jobs, clean_environment, end_jobs
+from volsam.blocks.cluster.keeper import Keeper
 from volsam.blocks.cluster.pool import Workers, dask_settings, worker_environment
 from volsam.blocks.cluster.settings import OVERHEAD_GB, Cluster, Pool
 from volsam.blocks.cluster.watchdog import watchdog
 from volsam.errors import VolsamError
 
-INTERVAL = 2.0  # seconds between two looks at the workers
-CENSUS = 20.0  # seconds between two questions to the batch system
-REFUSALS = 5  # submissions refused in a row, without a worker ever, before giving up
-UNREACHABLE = (
-    "unable to contact",
-    "socket timed out",
-    "connection refused",
-    "did not answer",
-    "zero bytes",
-)
+# One block at a time, however many cores it uses; Dask's own memory limits would act before the job's.
+WORKER = ("--nthreads", "1", "--memory-limit", "0", "--no-dashboard")
+LEAVING = 120.0  # seconds to wait for the last worker job to end
 
 
 class _Clean:
@@ -59,7 +53,7 @@ class _Clean:
         try:
             await super().start()  # type: ignore[misc]
             self.refusals.clear()
-        except RuntimeError as error:
+        except (RuntimeError, OSError, ValueError) as error:
             self.status = Status.failed
             self.refusals.append(_last_line(str(error)))
 
@@ -70,6 +64,10 @@ class CleanSLURMJob(_Clean, SLURMJob):
 
 class CleanLSFJob(_Clean, LSFJob):
     """Worker as an LSF job."""
+
+    async def _submit_job(self, script_filename: str) -> str:
+        # dask-jobqueue sends what bsub says of a refusal to /dev/null.
+        return await self._call([f"{self.submit_command} < {quote(script_filename)}"], shell=True)
 
 
 @contextlib.contextmanager
@@ -87,6 +85,11 @@ def open_jobs(
             f"A worker shall use {threads} threads and its job has {pool.cores} cores; raise cores "
             "of the pool in the site file or lower compute.threads."
         )
+    if re.search(r"\s", str(logs.absolute())):
+        raise VolsamError(
+            f"The results {logs.absolute().parents[3]} have a space in their path, which job scripts "
+            "cannot hold; choose another folder."
+        )
     logs.mkdir(parents=True, exist_ok=True)
     refusals: list[str] = []
     kind: Any = SLURMCluster if cluster.kind == "slurm" else LSFCluster
@@ -95,7 +98,8 @@ def open_jobs(
     listen = (
         {"host": "127.0.0.1"} if cluster.interface == "lo" else {"interface": cluster.interface}
     )
-    dashboard = "127.0.0.1:0" if cluster.dashboard == "loopback" else ":0"
+    alone = cluster.interface == "lo" or cluster.dashboard == "loopback"
+    host = "127.0.0.1" if alone else get_ip_interface(cluster.interface)
     with (
         dask.config.set(dask_settings() | {"distributed.deploy.lost-worker-timeout": "2s"}),
         watchdog(cluster.kind, name),
@@ -114,7 +118,7 @@ def open_jobs(
                     interface=cluster.interface,
                     death_timeout=cluster.start_seconds,
                     local_directory=pool.scratch,
-                    python=pool.python,
+                    python=pool.python or quote(sys.executable),
                     queue=pool.queue,
                     job_script_prologue=[
                         *(
@@ -123,22 +127,25 @@ def open_jobs(
                         ),
                         *pool.prologue,
                     ],
-                    worker_extra_args=[*_lifetime(pool), "--memory-limit", "0", "--no-dashboard"],
+                    worker_extra_args=[*_lifetime(pool), *WORKER],
                     log_directory=str(logs),
                     security=True if cluster.tls else None,
                     shared_temp_directory=str(logs),
-                    scheduler_options={"dashboard_address": dashboard, **listen},
+                    scheduler_options={"dashboard_address": f"{host}:0", **listen},
                     silence_logs="critical",
                     **options,
                 ) as workers,
                 Client(workers, set_as_default=False) as client,
+                Keeper(client, workers, cluster, pool, name, refusals, logs, host) as keeper,
             ):
-                with Keeper(client, workers, cluster, pool, name, refusals) as keeper:
+                try:
                     yield keeper
-                # Pending jobs go at once; `close` asks each connected worker to leave in turn.
-                cancel_jobs(cluster.kind, name)
+                finally:
+                    # All at once and first of all: a driver that is being ended has seconds.
+                    keeper.stop()
+                    cancel_jobs(cluster.kind, name)
         finally:
-            cancel_jobs(cluster.kind, name)
+            end_jobs(cluster.kind, name, LEAVING)
 
 
 def _slurm(pool: Pool) -> dict[str, Any]:
@@ -147,14 +154,18 @@ def _slurm(pool: Pool) -> dict[str, Any]:
     memory = f"{int(pool.memory_gb * 1024)}M"
     return {
         "account": pool.account,
-        "walltime": pool.walltime,
+        # SLURM reads two numbers as minutes and seconds.
+        "walltime": f"{pool.seconds // 3600}:{pool.seconds // 60 % 60:02}:{pool.seconds % 60:02}",
         "job_mem": memory,
         "job_extra_directives": extra,
     }
 
 
 def _lsf(pool: Pool, cluster: Cluster) -> dict[str, Any]:
-    extra = [*([f"-gpu num={pool.gpus}"] if pool.gpus else []), *pool.directives]
+    memory = pool.memory_gb * {"kb": 1e6, "mb": 1e3, "gb": 1.0}[cluster.lsf_units]
+    # -M, which dask-jobqueue writes, is a limit; this asks for a host that has so much.
+    ask = f'-R "rusage[mem={memory:.0f}]"'
+    extra = [ask, *([f"-gpu num={pool.gpus}"] if pool.gpus else []), *pool.directives]
     return {
         "project": pool.account,
         "mem": int(pool.memory_gb * 1e9),
@@ -191,127 +202,3 @@ def _silent() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
-
-
-class Keeper(Workers):
-    """Keeps as many worker jobs alive as there are blocks left, within the pool's bounds."""
-
-    def __init__(
-        self,
-        client: Client,
-        cluster: Any,
-        site: Cluster,
-        pool: Pool,
-        name: str,
-        refusals: list[str],
-    ) -> None:
-        super().__init__(client, cluster)
-        self._site, self._pool, self._name, self._refusals = site, pool, name, refusals
-        self._blocks = 0
-        self._stop, self._nudge = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._keep, daemon=True)
-        self._census = self._seen = time.monotonic()
-        self._ever = False
-        self._said = ""
-
-    def __enter__(self) -> Keeper:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._nudge.set()
-        self._thread.join()
-
-    @property
-    def pool(self) -> Pool:
-        """The pool that the workers are of."""
-        return self._pool
-
-    def want(self, blocks: int) -> None:
-        if not self._blocks and blocks:
-            self._nudge.set()
-        self._blocks = blocks
-        if self.slots:
-            self._seen, self._ever = time.monotonic(), True
-        elif time.monotonic() - self._seen > self._site.patience_hours * 3600:
-            raise VolsamError(
-                f"There was no worker for {self._site.patience_hours:g} hours (last word of the batch "
-                f"system: {self._said or 'none'}); see the queue, then run the same command again."
-            )
-        refused = [text for text in self._refusals if not _unreachable(text)]
-        if len(refused) >= REFUSALS and not self._ever:
-            raise VolsamError(
-                f"The batch system refuses worker jobs ({refused[-1]}); mend the pool in the site file."
-            )
-
-    def _keep(self) -> None:
-        while not self._stop.is_set():
-            self._nudge.wait(INTERVAL)
-            self._nudge.clear()
-            if self._stop.is_set():
-                return
-            try:
-                self._look()
-            except Exception as error:  # whatever it was, the next look finds out what is needed
-                self._say(f"looking after workers: {type(error).__name__}: {error}")
-
-    def _look(self) -> None:
-        if self._refusals and self._refusals[-1] != self._said:
-            self._say(self._refusals[-1])
-        wanted = (
-            min(self._pool.maximum, max(self._pool.minimum, self._blocks)) if self._blocks else 0
-        )
-        self._forget(self._dead())
-        spec = self._cluster.worker_spec
-        if len(spec) > wanted:
-            surplus = len(spec) - wanted
-            leaving = self._dispensable()[:surplus]
-            if leaving:
-                self.client.sync(self._cluster.scale_down, leaving)
-        else:
-            self._cluster.scale(wanted)
-
-    def _connected(self) -> dict[str, bool]:
-        """Names of connected workers, and whether they have a block."""
-        workers = list(self._cluster.scheduler.workers.values())
-        return {str(state.name): bool(state.processing) for state in workers}
-
-    def _dispensable(self) -> list[str]:
-        connected = self._connected()
-        names = list(self._cluster.worker_spec)
-        return [n for n in names if n not in connected] + [
-            n for n in names if n in connected and not connected[n]
-        ]
-
-    def _dead(self) -> list[str]:
-        """Workers whose submission failed, or whose job ended without ever connecting."""
-        jobs = dict(self._cluster.workers)
-        refused = [name for name, job in jobs.items() if job.status == Status.failed]
-        if time.monotonic() - self._census < CENSUS:
-            return refused
-        connected = self._connected()
-        before = {name: job.job_id for name, job in jobs.items() if name not in connected}
-        self._census = time.monotonic()
-        living = living_jobs(self._site.kind, self._name) if before else set()
-        if living is None:
-            return refused
-        gone = [name for name, job in before.items() if job is not None and job not in living]
-        return sorted({*refused, *gone} - set(self._connected()))
-
-    def _forget(self, names: list[str]) -> None:
-        async def drop() -> None:
-            for name in names:
-                self._cluster.workers.pop(name, None)
-                self._cluster.worker_spec.pop(name, None)
-
-        if names:
-            self.client.sync(drop)
-
-    def _say(self, text: str) -> None:
-        self._said = text
-        print(f"batch system: {text}", file=sys.stderr, flush=True)
-
-
-def _unreachable(text: str) -> bool:
-    return any(word in text.lower() for word in UNREACHABLE)

@@ -61,11 +61,12 @@ class Workers:
 
     def __init__(self, client: Client, cluster: Any, fixed: int | None = None) -> None:
         self.client, self._cluster, self._fixed = client, cluster, fixed
+        self._host = "127.0.0.1"  # where the dashboard listens
 
     @property
     def dashboard(self) -> str:
         """Address of the Dask dashboard."""
-        return str(self._cluster.dashboard_link)
+        return f"http://{self._host}:{self._cluster.scheduler.services['dashboard'].port}/status"
 
     @property
     def slots(self) -> int:

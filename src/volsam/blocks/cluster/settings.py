@@ -46,7 +46,7 @@ class Pool(Section):
     minimum: int = Field(default=0, ge=0)
     """Workers to keep while there is a block left, even if it is the last."""
     maximum: int = Field(default=8, ge=1)
-    """Workers at most; there are never more than blocks."""
+    """Workers of a driver at most; there are never more than blocks."""
     directives: list[str] = Field(default_factory=list)
     """Further lines for the batch system, e.g. `--constraint=a100` for nodes of one GPU memory."""
     prologue: list[str] = Field(default_factory=list)
@@ -55,7 +55,7 @@ class Pool(Section):
     """Command that runs Python on the node, e.g. `apptainer exec --nv volsam.sif python`; by default the
     interpreter that runs the driver."""
     scratch: str | None = None
-    """Node-local folder for a worker's own temporary files, e.g. `$TMPDIR`."""
+    """Node-local folder for a worker's own temporary files, e.g. `${TMPDIR:-/tmp}`."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Pool:

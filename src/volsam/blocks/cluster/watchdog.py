@@ -48,10 +48,17 @@ def main() -> None:
     if sys.stdin.readline():
         return
     cancel_jobs(kind, name)
-    # One that was being submitted when the driver died comes to light a moment later.
-    for _ in range(20):
+    # One that was being submitted when the driver died comes to light a moment later, and the batch
+    # system may be away.
+    quiet = 0
+    for _ in range(3600):
         signal.sigtimedwait([], 1.0)
-        if living_jobs(kind, name):
+        if living_jobs(kind, name) == set():
+            quiet += 1
+            if quiet == 20:
+                return
+        else:
+            quiet = 0
             cancel_jobs(kind, name)
 
 
