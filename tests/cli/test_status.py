@@ -19,10 +19,11 @@ from volsam.paths import SamplePaths
 def test_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scenes.write_scene(tmp_path, scenes.cells((3, 40, 40), 6, (6, 8), 0))
     scenes.run_pipeline(scenes.settings(tmp_path, tmp_path / "results"))
-    assert print_status(tmp_path / "results") == 0
-    lines = capsys.readouterr().out.splitlines()
+    assert print_status(tmp_path / "results", expected=["a", "b"]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines[1:]] == list(scenes.STAGES)
     assert all(line.split()[2] == "done" for line in lines[1:])
+    assert last.split() == ["b", "waiting"]
 
 
 def test_failed_stage_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,6 +128,9 @@ def summary(config: ConfigOption) -> None:
 @app.command()
 def status(
     results: Annotated[Path, typer.Argument(help="Folder of all results.")] = Path("results"),
+    config: Annotated[
+        str | None, typer.Option(help="Configuration: names the samples that have not begun.")
+    ] = None,
     failures: Annotated[
         bool, typer.Option("--failures", help="Print only what failed and why.")
     ] = False,
@@ -135,7 +138,7 @@ def status(
     """Show how far every sample and stage is; exit code 1 if something failed."""
     from volsam.cli.status import print_status
 
-    if print_status(results, failures):
+    if print_status(results, failures, load(config).samples if config else ()):
         raise typer.Exit(1)
 
 

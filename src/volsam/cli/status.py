@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,14 +102,16 @@ def _status(paths: SamplePaths, stage: str, held: bool) -> StageStatus | None:
     )
 
 
-def print_status(results: Path, failures_only: bool = False) -> int:
-    """Print the table; returns how many stages failed."""
+def print_status(results: Path, failures_only: bool = False, expected: Iterable[str] = ()) -> int:
+    """Print the table, samples that have not begun at its end; returns how many stages failed."""
     failed = 0
     total = 0.0
     header = ("sample", "stage", "state", "blocks", "running", "blocks/s", "left", "GPU-h")
     rows = [header]
     notes = []
+    waiting = set(expected)
     for s in statuses(results):
+        waiting.discard(s.sample)
         failed += s.state == "failed"
         total += s.gpu_hours
         notes += [f"{s.sample}, {s.stage} {s.state}: {reason}" for reason in s.reasons]
@@ -127,6 +129,8 @@ def print_status(results: Path, failures_only: bool = False) -> int:
                 f"{s.gpu_hours:.3f}" if s.gpu_hours else "",
             )
         )
+    if not failures_only:
+        rows += [(sample, "", "waiting", *[""] * 5) for sample in sorted(waiting)]
     if len(rows) > 1:
         widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
         for row in rows:
