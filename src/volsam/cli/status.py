@@ -107,7 +107,7 @@ def print_status(results: Path, failures_only: bool = False, expected: Iterable[
     failed = 0
     total = 0.0
     header = ("sample", "stage", "state", "blocks", "running", "blocks/s", "left", "GPU-h")
-    rows = [header]
+    rows: list[tuple[str, ...]] = [header]
     notes = []
     waiting = set(expected)
     for s in statuses(results):
