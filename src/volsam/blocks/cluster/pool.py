@@ -62,6 +62,7 @@ class Workers:
     def __init__(self, client: Client, cluster: Any, fixed: int | None = None) -> None:
         self.client, self._cluster, self._fixed = client, cluster, fixed
         self._host = "127.0.0.1"  # where the dashboard listens
+        _forget_submissions(cluster.scheduler)
 
     @property
     def dashboard(self) -> str:
@@ -83,3 +84,16 @@ class Workers:
         VolsamError
             If workers cannot be had.
         """
+
+
+def _forget_submissions(scheduler: Any) -> None:
+    """Keep Dask's spans from noting every submission for good: half a kilobyte for each block."""
+    spans = scheduler.extensions.get("spans")
+    if spans is None:
+        return
+    observe = spans.observe_tasks
+
+    def without_metadata(tasks: Any, **facts: Any) -> Any:
+        return observe(tasks, **{**facts, "span_metadata": {}})
+
+    spans.observe_tasks = without_metadata
