@@ -119,7 +119,7 @@ class Scale(Section):
     """Object scale: the image is resampled to the scale the model was trained at."""
 
     diameter: float | None = Field(default=None, gt=0)
-    """Typical object diameter in the image, in pixels."""
+    """Typical diameter of an object's section in a slice, in pixels."""
     pixel_size: float | None = Field(default=None, gt=0)
     """Pixel size to resample to, in the unit of the voxel size."""
 

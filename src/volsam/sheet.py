@@ -56,7 +56,10 @@ def _rows(path: Path) -> list[dict[str, str]]:
     columns = [str(name).strip() for name in reader.fieldnames or ()]
     for needed in ("name", "image"):
         if needed not in columns:
-            raise VolsamError(f"The sample sheet {path} has no column {needed}; add it.")
+            raise VolsamError(
+                f"The sample sheet {path} has no column {needed}; add it, and separate columns by commas "
+                "or tabs."
+            )
     reader.fieldnames = columns
     rows = []
     for row in reader:

@@ -11,6 +11,12 @@ from volsam.inputs import check_inputs, fingerprints
 from volsam.paths import SamplePaths
 
 # Where to run comes from the profile, what to run from the configuration.
+if "cluster" not in config and workflow.resource_settings.cores is None:
+    # Snakemake's --config replaces the profile's: blocks would be computed within the drivers' jobs.
+    raise WorkflowError(
+        "Nothing says where blocks run: --config on the command line replaces the profile's own; "
+        "add cluster=<site file> to it, e.g. cluster=profiles/slurm/cluster.yaml."
+    )
 CLUSTER = locate(config.get("cluster", "local"), Path(workflow.basedir).parent)
 # Drivers of a batch system only feed workers, which are jobs of their own.
 THREADS = workflow.cores if CLUSTER in ("local", "inline") else 1

@@ -228,7 +228,7 @@ def _reopen(arguments: dict[str, Any]) -> Volume:
 def _find_reader(path: Path) -> Any:
     """Reader of a path by what lies there; the libraries are imported only when needed."""
     if not path.exists():
-        raise VolsamError(f"There is nothing at {path}; check the path of the image.")
+        raise VolsamError(f"There is nothing at {path}; check the path.")
     try:
         if path.is_dir():
             names = {p.name for p in path.iterdir()}

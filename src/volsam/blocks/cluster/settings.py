@@ -152,4 +152,4 @@ def load_cluster(where: PathText | Path) -> Cluster:
     try:
         return Cluster.model_validate(data)
     except ValidationError as error:
-        raise VolsamError(fault(error, f"the site file {where}", "docs/hpc.md")) from None
+        raise VolsamError(fault(error, f"the site file {where}", "docs/site-file.md")) from None
