@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
     ("pool", "says"),
     [
         ({"queue": "nowhere"}, "refuses worker jobs .*nvalid partition"),
-        ({"memory_gb": 900.0}, "refuses worker jobs .*emory"),
+        ({"memory_gb": 900.0}, "refuses worker jobs .*onfiguration"),
         ({"python": "/bin/false"}, "worker jobs ended without reaching the driver"),
     ],
     ids=["no such queue", "no such node", "no such python"],
