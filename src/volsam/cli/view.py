@@ -55,9 +55,9 @@ def layers(folder: Path) -> list[tuple[Any, dict[str, Any], str]]:
 
 def open_viewer(folder: Path, screenshot: Path | None) -> None:
     """Show the layers; with `screenshot`, save the canvas at the middle slice and close."""
+    shown = layers(folder)
     if not any(find_spec(name) for name in ("PyQt6", "PySide6", "PyQt5")):
         raise VolsamError("napari has no Qt here; run make viewer, or pip install 'volsam[view]'.")
-    shown = layers(folder)
     import napari
 
     viewer = napari.Viewer(title=f"volsam {folder.name}")
