@@ -76,6 +76,7 @@ class Keeper(Workers):
         self._nudge.set()
 
     def want(self, blocks: int) -> None:
+        super().want(blocks)
         if not self._blocks and blocks:
             self._nudge.set()
         self._blocks = blocks

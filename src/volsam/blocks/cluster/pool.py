@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dask.utils import key_split
+
 if TYPE_CHECKING:
     from distributed import Client
 
@@ -84,6 +86,9 @@ class Workers:
         VolsamError
             If workers cannot be had.
         """
+        # Dask remembers the last 100 000 keys it has split, a third of a kilobyte each.
+        if key_split.cache_info().currsize > 1000:
+            key_split.cache_clear()
 
 
 def _forget_submissions(scheduler: Any) -> None:
