@@ -67,7 +67,8 @@ def test_workers_see_nothing_of_the_job_around_them(cluster: Slurm, tmp_path: Pa
         leaked = {
             k
             for k, v in worker.items()
-            if k.startswith("SLURM_SRUN") or v == driver["SLURM_JOB_ID"]
+            if k.startswith("SLURM_SRUN")
+            or ("JOB" in k and k.endswith("ID") and v == driver["SLURM_JOB_ID"])
         }
         assert not leaked
 
