@@ -91,7 +91,7 @@ def draw(curves: dict[int, list[list[float]]], path: Path) -> None:
 
 def measure(folder: Path, count: int) -> dict[str, Any]:
     """Drive `count` blocks in this process."""
-    from benchmarks.waiting import Waiting
+    from benchmarks.waiting import Waiting, run_on
     from volsam.blocks import runner
     from volsam.blocks.state import State
     from volsam.cli.status import statuses
@@ -103,8 +103,8 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
     class Watched(State):
         """Notes time and memory as the state goes on."""
 
-        def step(self, count: int, running: list[str]) -> None:
-            super().step(count, running)
+        def step(self, count: int, running: list[str], failures: dict[str, list[str]]) -> None:
+            super().step(count, running, failures)
             done = self._data["done"]
             if not curve or done >= curve[-1][0] + max(100, total // 200) or done == total:
                 used = process.cpu_times()
@@ -115,12 +115,7 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
     total = count
     stage = Waiting(folder / "results", count, WAIT)
     with many_workers() as workers:
-
-        @contextlib.contextmanager
-        def opened(*_: Any, **__: Any) -> Iterator[Any]:
-            yield workers
-
-        runner.open_cluster = opened  # type: ignore[assignment]
+        run_on(workers)
         runner.State = Watched  # type: ignore[misc]
         used = process.cpu_times()
         before = used.user + used.system

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 import time
@@ -10,22 +11,23 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from volsam.blocks import runner
 from volsam.blocks.stage import Attempt, Block, Job, Stage
 from volsam.config import validate
 from volsam.geometry import Box
 
 
-class Waiting(Stage[None]):
-    """`count` blocks of `seconds` each, which write nothing."""
+class Simulated(Stage[None]):
+    """`count` blocks that write nothing; what one does is said by a subclass."""
 
     name = "segment"
     upstream: tuple[str, ...] = ()
     network = True  # as the tile stages, so that there are workers even for one block
 
-    def __init__(self, results: Path, count: int, seconds: float) -> None:
+    def __init__(self, results: Path, count: int) -> None:
         sample = {"image": "none.tif"}
         super().__init__(Job(validate({"results": str(results), "samples": {"a": sample}}), "a"))
-        self.count, self.seconds = count, seconds
+        self.count = count
         self.inputs = {}
 
     def settings(self) -> dict[str, Any]:
@@ -38,14 +40,32 @@ class Waiting(Stage[None]):
     def reset(self) -> None:
         self.paths.work.mkdir(parents=True, exist_ok=True)
 
-    def compute(self, block: Block, attempt: Attempt) -> None:
-        time.sleep(self.seconds)
-
     def write(self, block: Block, result: None) -> dict[str, Any]:
         return {"tiles": 4}
 
     def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
         return {"tiles": sum(record["tiles"] for record in records)}
+
+
+class Waiting(Simulated):
+    """Blocks of `seconds` each."""
+
+    def __init__(self, results: Path, count: int, seconds: float) -> None:
+        super().__init__(results, count)
+        self.seconds = seconds
+
+    def compute(self, block: Block, attempt: Attempt) -> None:
+        time.sleep(self.seconds)
+
+
+def run_on(workers: Any) -> None:
+    """Let the runner of this process use workers that are there already."""
+
+    @contextlib.contextmanager
+    def opened(*_: Any, **__: Any) -> Iterator[Any]:
+        yield workers
+
+    runner.open_cluster = opened  # type: ignore[assignment]
 
 
 async def wait(address: str, count: int) -> None:

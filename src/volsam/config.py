@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from volsam.errors import VolsamError
+from volsam.errors import VolsamError, fault
 from volsam.sheet import with_sheet
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -396,19 +396,3 @@ def stage_config(config: Config, sample: str, stage: str) -> str:
             target = target.setdefault(part, {})
         target[last] = value
     return json.dumps(data, sort_keys=True, separators=(",", ":"))
-
-
-def fault(
-    error: ValidationError, where: str = "the configuration", page: str = "config/README.md"
-) -> str:
-    """The first fault that pydantic found, as one sentence with its key."""
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"]) or where
-    message = str(first["msg"]).removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        return f"Key {key} is unknown; see {page} for the keys there are."
-    if first["type"] == "missing":
-        return f"Key {key} is missing; add it ({page} says what it means)."
-    given = first.get("input")
-    shown = f" (given: {given!r})" if isinstance(given, (str, int, float, bool)) else ""
-    return f"Key {key} is wrong{shown}: {message[0].lower() + message[1:]}; mend it in {where}."

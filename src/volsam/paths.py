@@ -66,6 +66,10 @@ class SamplePaths:
         """One line per finished block."""
         return self.work / "ledger" / f"{stage}.jsonl"
 
+    def state(self, stage: str) -> Path:
+        """How far a running stage is, and how it ended."""
+        return self.work / "state" / f"{stage}.json"
+
     def tables(self, stage: str) -> Path:
         """Folder of the tables that a stage's blocks write."""
         return self.work / "tables" / stage

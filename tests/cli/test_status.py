@@ -50,8 +50,8 @@ def test_running_and_stopped(tmp_path: Path) -> None:
         ledger.append(
             {"block": "0:0", "seconds": 1800.0, "gpus": 2}, {"block": "0:1", "seconds": 1.0}
         )
-        state.failed_block("0:2", "MemoryError: no room")
-        state.note(running=["0:2", "0:3"])
+        state.step(0, ["0:2", "0:3"], {"0:2": ["MemoryError: no room"]})
+        state.note()
         (found,) = statuses(tmp_path)
         assert (found.state, found.done, found.blocks) == ("running", 2, 10)
         assert found.running == ["0:2", "0:3"]

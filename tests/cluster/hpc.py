@@ -100,7 +100,7 @@ class Run:
 
     def state(self, stage: str = "segment") -> dict[str, Any]:
         """The state of a stage."""
-        path = self.paths.work / "state" / f"{stage}.json"
+        path = self.paths.state(stage)
         return dict(json.loads(path.read_text())) if path.exists() else {}
 
     def driver(self) -> psutil.Process:

@@ -38,11 +38,11 @@ EXPIRY = 60.0
 
 def holder(path: Path, now: float | None = None) -> dict[str, Any] | None:
     """Who holds the lease, or None if nobody living does."""
+    entry = _entry(path)
     try:
-        entry: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         age = (time.time() if now is None else now) - path.stat().st_mtime
         host = entry["host"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, KeyError):
         return None
     if host == socket.gethostname():
         return entry if _alive(entry) else None
@@ -101,8 +101,7 @@ class Lease:
         """Note that there are, or may be, worker jobs of `name`."""
         self._look()
         self.check()
-        entry = json.loads(self.path.read_text(encoding="utf-8"))
-        write_json(self.path, entry | {"jobs": [[kind, self.name]]})
+        write_json(self.path, _entry(self.path) | {"jobs": [[kind, self.name]]})
 
     def _renew(self) -> None:
         while not self._stop.wait(RENEWAL):
@@ -132,7 +131,7 @@ class Lease:
         self._renewal.join()
         # Worker jobs that were not ended must be found by the next run.
         left = kind is not None and issubclass(kind, LeftBehind)
-        if not left and _token(self.path) == self.token:
+        if not left and _entry(self.path).get("token") == self.token:
             self.path.unlink(missing_ok=True)
 
 
@@ -208,13 +207,15 @@ def _acquire(path: Path, purpose: str, token: str) -> list[list[str]] | None:
 
 def _jobs(path: Path) -> list[list[str]]:
     try:
-        return [[str(k), str(n)] for k, n in json.loads(path.read_text(encoding="utf-8"))["jobs"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        return [[str(kind), str(name)] for kind, name in _entry(path).get("jobs", [])]
+    except (ValueError, TypeError):
         return []
 
 
-def _token(path: Path) -> str | None:
+def _entry(path: Path) -> dict[str, Any]:
+    """What the lease file says; empty if it is missing, torn or no lease."""
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["token"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        entry = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return entry if isinstance(entry, dict) else {}

@@ -127,8 +127,8 @@ def _run_stage(
             with open_cluster(
                 site, stage.name, held.name, workers=count, threads=threads, logs=logs
             ) as running:
-                _announce(state, site, stage, running, held)
-                tries = _Tries(stage, retries, site.lost_workers, state)
+                _announce(state, site, running, held)
+                tries = _Tries(stage, retries, site.lost_workers)
                 execute = _inline if running is None else _on_dask(running)
                 if running is not None:
                     running.want(left)
@@ -139,7 +139,7 @@ def _run_stage(
                         if finished:
                             ledger.append(*(tries.completed(*item) for item in finished))
                             left -= len(finished)
-                        state.step(len(finished), tries.running())
+                        state.step(len(finished), list(tries.in_flight), tries.reasons)
                         if running is not None:
                             running.want(left)
         outputs = stage.finalize(ledger)
@@ -155,15 +155,13 @@ def _run_stage(
     return marker
 
 
-def _announce(
-    state: State, site: Cluster, stage: Stage[Any], running: Workers | None, held: Lease
-) -> None:
+def _announce(state: State, site: Cluster, running: Workers | None, held: Lease) -> None:
     if running is None:
         return
     facts: dict[str, Any] = {"dashboard": running.dashboard, "cluster": site.kind}
     print(f"dashboard: {running.dashboard}", file=sys.stderr, flush=True)
     if site.batch:
-        facts |= {"jobs": held.name, "gpus": site.pool(stage.name).gpus}
+        facts["jobs"] = held.name
         if site.dashboard == "loopback":
             port = urlsplit(running.dashboard).port
             facts["tunnel"] = f"ssh -N -L {port}:localhost:{port} {socket.gethostname()}"
@@ -222,17 +220,12 @@ class _Tries:
     stage: Stage[Any]
     retries: int
     losses: int
-    state: State
     reasons: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     in_flight: dict[str, None] = field(default_factory=dict)
 
     def begun(self, block: Block) -> None:
         """Note that a block is being computed."""
         self.in_flight[block.id] = None
-
-    def running(self) -> list[str]:
-        """Blocks being computed."""
-        return list(self.in_flight)
 
     def completed(self, block: Block, attempt: Attempt, record: Record) -> Record:
         """The ledger line of a finished block."""
@@ -254,7 +247,6 @@ class _Tries:
         reason = _reason(error)
         reasons = self.reasons[block.id]
         reasons.append(reason)
-        self.state.failed_block(block.id, reason)
         lost = reasons.count(LOST)
         if lost > self.losses or len(reasons) - lost > self.retries:
             raise VolsamError(

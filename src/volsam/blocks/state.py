@@ -16,7 +16,6 @@ import os
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from volsam.errors import VolsamError
@@ -25,15 +24,10 @@ from volsam.paths import SamplePaths, write_json
 INTERVAL = 5.0
 
 
-def state_path(paths: SamplePaths, stage: str) -> Path:
-    """Where a stage's state lies."""
-    return paths.work / "state" / f"{stage}.json"
-
-
 def read_state(paths: SamplePaths, stage: str) -> dict[str, Any]:
     """The last state of a stage; empty if it never ran."""
     try:
-        state: dict[str, Any] = json.loads(state_path(paths, stage).read_text(encoding="utf-8"))
+        state: dict[str, Any] = json.loads(paths.state(stage).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return state
@@ -53,7 +47,7 @@ class State:
     """
 
     def __init__(self, paths: SamplePaths, stage: str, voxels: int | None = None) -> None:
-        self._path, self._stage, self._voxels = state_path(paths, stage), stage, voxels
+        self._path, self._stage, self._voxels = paths.state(stage), stage, voxels
         self._started = self._said = self._written = time.monotonic()
         self._first = 0
         self._data: dict[str, Any] = {
@@ -80,17 +74,20 @@ class State:
         if done:
             self._print(f"{done} of {blocks} blocks are done already")
 
-    def failed_block(self, block: str, reason: str) -> None:
-        """Note why a block has to be tried again."""
-        self._data["failures"].setdefault(block, []).append(reason)
+    def step(self, count: int, running: list[str], failures: dict[str, list[str]]) -> None:
+        """Count finished blocks; says and writes the state every few seconds.
 
-    def step(self, count: int, running: list[str]) -> None:
-        """Count finished blocks; says and writes the state every few seconds."""
+        Parameters
+        ----------
+        count : int
+            Blocks finished since the last call.
+        running : list of str
+            Blocks in flight.
+        failures : dict of str to list of str
+            Why blocks that are not done yet have to be tried again.
+        """
         self._data["done"] += count
-        self._data["running"] = running
-        for block in list(self._data["failures"]):
-            if block not in running:
-                del self._data["failures"][block]  # it is done: its reasons are in the ledger
+        self._data |= {"running": running, "failures": failures}
         now = time.monotonic()
         last = self._data["done"] == self._data["blocks"]
         if now - self._written > INTERVAL:
