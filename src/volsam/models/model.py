@@ -50,8 +50,8 @@ class Source:
         Object diameter in pixels, and pixel size in µm, of the training.
     ais : dict
         Tuned parameters of `segment.ais.AisParameters`.
-    encoder, decoder : dict or None
-        Arguments of `TinyViT` and `UNETR` where they are not SAM's.
+    encoder, decoder, prompts : dict or None
+        Arguments of `TinyViT`, `UNETR` and `build_sam` where they are not SAM's.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Source:
     ais: Mapping[str, float] = field(default_factory=dict)
     encoder: dict[str, Any] | None = None
     decoder: dict[str, Any] | None = None
+    prompts: dict[str, Any] | None = None
 
     @classmethod
     def find(cls, spec: str) -> Source:
@@ -96,8 +97,9 @@ class Source:
             diameter=data.get("diameter"),
             pixel_size=data.get("pixel_size"),
             ais=data.get("ais", {}),
-            encoder=data["encoder"],
+            encoder=data.get("encoder"),
             decoder=data.get("decoder"),
+            prompts=data.get("prompts"),
         )
 
 
@@ -308,10 +310,18 @@ def _encoder(
         bare = {key.removeprefix("image_encoder."): value for key, value in state.items()}
         fit(encoder, bare, f"{what} image encoder", path)
     else:
-        sam = build_sam(encoder, encoder.img_size)
+        sam = build_sam(encoder, encoder.img_size, **prompt_arguments(source, encoder))
         fit(sam, state, what, path)
         sam.image_encoder = nn.Identity()
     return encoder if isinstance(encoder, TinyViT) else FusedEncoder(encoder), sam
+
+
+def prompt_arguments(source: Source, encoder: Any) -> dict[str, Any]:
+    """Arguments of `build_sam`: SAM's own, or what the model's description says."""
+    if source.encoder is None:
+        return {}
+    channels, side, _ = encoder.embedding_shape
+    return {"width": channels, "side": side, **(source.prompts or {})}
 
 
 def _decoder(source: Source, checkpoint: Checkpoint, channels: int) -> UNETR | None:

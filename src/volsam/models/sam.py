@@ -113,26 +113,49 @@ def recognise(state: Mapping[str, Tensor]) -> Architecture:
     )
 
 
-def build_sam(encoder: nn.Module, image_size: int) -> nn.Module:
-    """A SAM around an image encoder; prompt encoder and mask decoder get random weights."""
+def build_sam(
+    encoder: nn.Module,
+    image_size: int,
+    *,
+    width: int = EMBED_DIM,
+    side: int | None = None,
+    heads: int = 8,
+    mlp_width: int = 2048,
+    mask_channels: int = 16,
+) -> nn.Module:
+    """A SAM around an image encoder; prompt encoder and mask decoder get random weights.
+
+    Parameters
+    ----------
+    encoder : Module
+        Image encoder.
+    image_size : int
+        Side of its input in pixels.
+    width, side : int
+        Channels and side of its embedding.
+    heads, mlp_width : int
+        Of the mask decoder's transformer.
+    mask_channels : int
+        Channels in which a mask prompt is encoded.
+    """
     parts = modeling()
-    side = image_size // STRIDE
+    side = image_size // STRIDE if side is None else side
     sam: nn.Module = parts.Sam(
         image_encoder=encoder,
         prompt_encoder=parts.PromptEncoder(
-            embed_dim=EMBED_DIM,
+            embed_dim=width,
             image_embedding_size=(side, side),
             input_image_size=(image_size, image_size),
-            mask_in_chans=16,
+            mask_in_chans=mask_channels,
         ),
         mask_decoder=parts.MaskDecoder(
-            transformer_dim=EMBED_DIM,
+            transformer_dim=width,
             transformer=parts.TwoWayTransformer(
-                depth=2, embedding_dim=EMBED_DIM, num_heads=8, mlp_dim=2048
+                depth=2, embedding_dim=width, num_heads=heads, mlp_dim=mlp_width
             ),
             num_multimask_outputs=3,
             iou_head_depth=3,
-            iou_head_hidden_dim=256,
+            iou_head_hidden_dim=width,
         ),
         pixel_mean=list(PIXEL_MEAN),
         pixel_std=list(PIXEL_STD),
