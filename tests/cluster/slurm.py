@@ -112,8 +112,16 @@ class Slurm:
         deadline = time.monotonic() + 40
         while not self._up():
             if time.monotonic() > deadline:
-                raise Unavailable(f"SLURM does not come up; see {self.folder}/log")
+                raise Unavailable(f"SLURM does not come up: {self._states()}; {self.folder}/log")
             time.sleep(0.2)
+
+    def attend(self, seconds: float) -> None:
+        """Start what does not run, and put nodes back for some seconds, as an administrator does."""
+        self.start()
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._up()
+            time.sleep(0.5)
 
     def stop(self) -> None:
         """Cancel all jobs and end all daemons."""
@@ -208,8 +216,19 @@ class Slurm:
             return False
 
     def _up(self) -> bool:
+        """Whether all nodes are up; one that SLURM has taken out is put back."""
+        states = self._states()
+        for node, state in states.items():
+            # A controller that was killed forgets its last seconds, and takes the nodes out where it
+            # meets jobs that it does not know ("Duplicate jobid").
+            if state.startswith(("drain", "down")):
+                with contextlib.suppress(subprocess.SubprocessError):
+                    self.call("scontrol", "update", f"NodeName={node}", "State=RESUME")
+        return bool(states) and set(states.values()) <= {"idle", "mixed", "allocated"}
+
+    def _states(self) -> dict[str, str]:
         try:
-            states = self.call("sinfo", "-h", "-N", "-o", "%T", timeout=5).split()
+            rows = self.call("sinfo", "-h", "-N", "-o", "%N %T", timeout=5).splitlines()
         except subprocess.SubprocessError:
-            return False
-        return bool(states) and set(states) <= {"idle", "mixed", "allocated"}
+            return {}
+        return dict(row.split() for row in rows)

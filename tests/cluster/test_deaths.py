@@ -123,7 +123,7 @@ def controller_restarts(run: Run, slurm: Slurm) -> None:
     slurm.kill("slurmctld")
     worker_processes()[0].kill()
     time.sleep(10)
-    slurm.start()
+    slurm.attend(20)
 
 
 @dataclass(frozen=True)

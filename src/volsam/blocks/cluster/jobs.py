@@ -118,7 +118,8 @@ def open_jobs(
                     interface=cluster.interface,
                     death_timeout=cluster.start_seconds,
                     local_directory=pool.scratch,
-                    python=pool.python or quote(sys.executable),
+                    # The job's process is the worker itself: a signal to the job reaches it.
+                    python=f"exec {pool.python or quote(sys.executable)}",
                     queue=pool.queue,
                     job_script_prologue=[
                         *(
