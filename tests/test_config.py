@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from volsam.cli.configdocs import documents
-from volsam.config import STAGE_SECTIONS, Config, load, stage_config, stage_settings, validate
+from volsam.config import Config, load, validate
+from volsam.dependence import STAGE_SECTIONS, stage_config, stage_settings, train_config
 from volsam.errors import VolsamError
 from volsam.stages import STAGES
 
@@ -68,8 +69,18 @@ def other_value(path: tuple[str, ...]) -> Config | None:
         (changed(LEAST, "stich", to=1), "Key stich is unknown; see config/README.md"),
         (changed(LEAST, "stitch", "max_gaps", to=1), "Key stitch.max_gaps is unknown"),
         (changed(LEAST, "samples", "a", "imgae", to="x"), "Key samples.a.imgae is unknown"),
-        ({}, "Key samples is missing; add it"),
-        ({"samples": {}}, "Key samples is wrong"),
+        ({}, "samples is empty; name at least one image"),
+        ({"samples": {}}, "samples is empty; name at least one image"),
+        ({"task": "train"}, "task is train and the section train is missing"),
+        ({"train": {}, "task": "train"}, "Key train.name is missing"),
+        (
+            {"task": "train", "train": {"name": "a", "validation": 0.6, "held_out": 0.5}},
+            "validation and held_out leave nothing to train on",
+        ),
+        (
+            {"task": "train", "train": {"name": "a", "held_out": 0}},
+            "held_out is 0, so promotion.when must be always or never",
+        ),
         ({"samples": {"a": {}}}, "Key samples.a.image is missing"),
         ({"samples": {"../a": {"image": "x"}}}, "Key samples."),
         (changed(LEAST, "tiles", "size", to="big"), r"Key tiles.size is wrong \(given: 'big'\)"),
@@ -166,9 +177,11 @@ def test_stage_config_round_trip(stage: str) -> None:
 
 @pytest.mark.parametrize("path", list(keys()), ids=".".join)
 def test_key_reruns_only_the_stages_that_read_it(path: tuple[str, ...]) -> None:
+    if path[0] == "train":
+        return  # read by the training, and by the plan where it is told which model stands in
     config = other_value(path)
     if path in (("task",), ("sheet",)):
-        assert config is None  # there is one task, and a sheet becomes samples
+        assert config is None  # the other task needs its section, and a sheet becomes samples
         return
     assert config is not None, f"no other valid value for {'.'.join(path)} among the candidates"
     entry = f"sample:{path[2]}" if path[0] == "samples" else ".".join(path)
@@ -193,9 +206,31 @@ def test_no_key_is_read_by_nobody() -> None:
     unread = []
     for path in keys():
         entry = f"sample:{path[2]}" if path[0] == "samples" else ".".join(path)
-        if entry not in entries and entry.split(".")[0] not in entries:
+        if entry not in entries and entry.split(".")[0] not in {*entries, "train"}:
             unread.append(entry)
     assert unread == ["results", "task", "sheet"]
+
+
+def test_training_depends_on_its_section_and_little_else() -> None:
+    data = changed(LEAST, "train", to={"name": "mine", "parent": "embedded"})
+    config = validate(data)
+    assert load(train_config(config)).train == config.train
+    for path, value, same in (
+        (("train", "rank"), 8, False),
+        (("models",), "elsewhere", False),
+        (("stitch", "max_gap"), 0, True),
+        (("samples", "a", "image"), "b.tif", True),
+    ):
+        other = validate(changed(data, *path, to=value))
+        assert (train_config(other) == train_config(config)) is same, path
+
+
+def test_plan_knows_which_model_stands_in_until_one_is_trained() -> None:
+    data = changed(LEAST, "train", to={"name": "mine", "parent": "vit_b", "rank": 8})
+    again = load(stage_config(validate({**data, "model": "mine"}), "a", "plan"))
+    assert again.model == "mine"
+    assert again.train is not None
+    assert (again.train.name, again.train.parent, again.train.rank) == ("mine", "vit_b", 4)
 
 
 def test_generated_documents_are_fresh() -> None:

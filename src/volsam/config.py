@@ -3,36 +3,22 @@
 Invariants
 ----------
 - Every key a user may write is a field here, with its unit and meaning; unknown keys are refused.
-- `STAGE_SECTIONS` says which part of the configuration a stage depends on. A stage receives that
-  part and nothing else, so a changed key reruns exactly the stages that read it and what follows.
 - What to run lives here; where it runs (workers, cluster) lives in the Snakemake profile.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from volsam.errors import VolsamError, fault
+from volsam.section import Fraction, Name, PathText, Range, Section
 from volsam.sheet import with_sheet
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
-PathText = Annotated[str, Field(min_length=1)]
-Range = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
-
-
-class Section(BaseModel):
-    """Base of all sections: immutable, no unknown keys, descriptions from the field texts."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
+from volsam.train.settings import Train
 
 
 class VoxelSize(Section):
@@ -255,17 +241,24 @@ class Compute(Section):
     """Refuse a plan that would write more files (quota of the file system)."""
 
 
+# What no sample may have for itself.
+OF_ALL = ("samples", "results", "sheet", "task", "train", "models")
+
+
 class Config(Section):
     """What to run."""
 
     results: PathText = "results"
     """Folder of all results."""
-    task: Literal["segment"] = "segment"
+    task: Literal["segment", "train"] = "segment"
     """What to do."""
     model: PathText = "embedded"
-    """Name in the registry, `embedded`, a checkpoint's path (`encoder.pt::decoder.pt` if in two
-    files), or `predictions:<path>` for stored predictions (an array 3, z, y, x)."""
-    samples: dict[Name, Sample] = Field(min_length=1)
+    """Name of a trained model or one in the registry, `embedded`, a checkpoint's path
+    (`encoder.pt::decoder.pt` if in two files), or `predictions:<path>` for stored predictions (an
+    array 3, z, y, x)."""
+    models: PathText = "models"
+    """Folder of trained models."""
+    samples: dict[Name, Sample] = Field(default_factory=dict)
     """The images by name."""
     sheet: PathText | None = None
     """A CSV or TSV file with further samples: columns `name`, `image` and other keys of a sample,
@@ -279,6 +272,7 @@ class Config(Section):
     objects: Objects = Objects()
     output: Output = Output()
     evaluate: Evaluate = Evaluate()
+    train: Train | None = None
     compute: Compute = Compute()
 
     @field_validator("model")
@@ -287,6 +281,14 @@ class Config(Section):
         if model.startswith(":") or model.endswith(":"):
             raise ValueError("a path is missing beside the colon")
         return model
+
+    @model_validator(mode="after")
+    def _complete(self) -> Config:
+        if self.task == "train" and self.train is None:
+            raise ValueError("task is train and the section train is missing")
+        if self.task == "segment" and not self.samples:
+            raise ValueError("samples is empty; name at least one image")
+        return self
 
     def of_sample(self, name: str) -> Config:
         """The configuration of one sample, its overrides applied."""
@@ -297,37 +299,16 @@ class Config(Section):
         sample = self.samples[name]
         data = self.model_dump(mode="json", exclude={"samples"})
         for section, values in sample.overrides.items():
-            if section in ("samples", "results") or section not in data:
+            if section in OF_ALL or section not in data:
                 raise VolsamError(
                     f"Key samples.{name}.overrides.{section} is no section that a sample may override; "
-                    f"use one of {', '.join(k for k in data if k not in ('samples', 'results'))}."
+                    f"use one of {', '.join(k for k in data if k not in OF_ALL)}."
                 )
             known = data[section]
             both = isinstance(known, dict) and isinstance(values, dict)
             data[section] = {**known, **values} if both else values
         plain = sample.model_dump(mode="json", exclude={"overrides"})
         return validate({**data, "samples": {name: plain}})
-
-
-# The sections each stage reads; `sample:<field>` names a field of the sample.
-STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
-    "ingest": ("sample:image", "sample:axes", "sample:key", "sample:voxel_size", "sample:unit",
-               "sample:timepoint", "output.ome_zarr", "output.labels_into"),
-    "plan": ("sample:level", "sample:channel", "sample:timepoint", "sample:voxel_size",
-             "sample:unit", "sample:region", "sample:mask",
-             "sample:mask_key", "model", "normalise", "scale", "tiles", "foreground",
-             "compute.device", "compute.precision", "compute.batch", "compute.threads",
-             "compute.compat", "compute.allow_pickle", "compute.block_slices", "compute.block_tiles",
-             "compute.max_memory_gb", "compute.max_files"),
-    "encode": ("compute.store_embeddings",),
-    "segment": ("ais", "compute.store_embeddings"),
-    "overlap": ("stitch.max_gap",),
-    "partition": ("stitch", "objects"),
-    "label": ("output", "stitch.max_gap"),
-    "measure": (),
-    "evaluate": ("sample:truth", "sample:truth_key", "evaluate"),
-    "report": ("sample:truth",),
-}  # fmt: skip
 
 
 def validate(data: Mapping[str, Any]) -> Config:
@@ -358,41 +339,3 @@ def load(path: str | Path) -> Config:
     if not isinstance(data, dict):
         raise VolsamError(f"The configuration {name} holds no keys; start from config/README.md.")
     return validate(data)
-
-
-def stage_settings(config: Config, sample: str, stage: str) -> dict[str, Any]:
-    """The part of the configuration that `stage` depends on, plain and in a fixed order."""
-    whole = config.of_sample(sample).model_dump(mode="json")
-    settings: dict[str, Any] = {}
-    for entry in STAGE_SECTIONS[stage]:
-        if entry.startswith("sample:"):
-            field = entry.removeprefix("sample:")
-            settings[f"sample.{field}"] = whole["samples"][sample][field]
-        else:
-            value: Any = whole
-            for part in entry.split("."):
-                value = value[part]
-            settings[entry] = value
-    return settings
-
-
-def stage_config(config: Config, sample: str, stage: str) -> str:
-    """A complete configuration, as JSON, that keeps only what `stage` depends on.
-
-    Snakemake hands this text to the stage's command and compares it with the last run's, so a key
-    that the stage does not read cannot rerun it.
-    """
-    data: dict[str, Any] = {
-        "results": config.results,
-        "samples": {sample: {"image": config.samples[sample].image}},
-    }
-    for key, value in stage_settings(config, sample, stage).items():
-        if key.startswith("sample."):
-            data["samples"][sample][key.removeprefix("sample.")] = value
-            continue
-        *parents, last = key.split(".")
-        target = data
-        for part in parents:
-            target = target.setdefault(part, {})
-        target[last] = value
-    return json.dumps(data, sort_keys=True, separators=(",", ":"))

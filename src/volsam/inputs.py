@@ -15,11 +15,11 @@ from pathlib import Path
 from volsam.blocks.ledger import record_path
 from volsam.config import Config
 from volsam.errors import VolsamError
+from volsam.models.names import described
 from volsam.paths import SamplePaths
 from volsam.volume.fingerprint import fingerprint
 
 Stamp = tuple[str, str]
-EMBEDDED = Path(__file__).parent / "models" / "embedded"
 
 
 def external_inputs(config: Config, sample: str, stage: str) -> dict[str, str]:
@@ -29,17 +29,9 @@ def external_inputs(config: Config, sample: str, stage: str) -> dict[str, str]:
     if stage == "ingest":
         found["image"] = chosen.image
     elif stage == "plan":
-        kind, _, path = config.model.partition(":")
-        if kind == "predictions":
-            found["predictions"] = path
-        elif config.model == "embedded":
-            found["model"] = str(EMBEDDED)
-        else:
-            for number, part in enumerate(config.model.split("::")):
-                if Path(part).is_file():
-                    # A description stands for the weights beside it.
-                    whole = Path(part).parent if part.endswith(".json") else part
-                    found[f"model_{number}"] = str(whole)
+        kind = "predictions" if config.model.startswith("predictions:") else "model"
+        for number, path in enumerate(described(config)):
+            found[kind if kind == "predictions" else f"model_{number}"] = str(path)
         if chosen.mask:
             found["mask"] = chosen.mask
     elif stage == "evaluate" and chosen.truth:
@@ -69,7 +61,7 @@ def check_inputs(config: Config) -> list[str]:
                     missing[sample] = (
                         f"There is nothing at {path}, the {role} of sample {sample}; check the path."
                     )
-    if len(missing) == len(config.samples):
+    if missing and len(missing) == len(config.samples):
         raise VolsamError(next(iter(missing.values())))
     return list(missing.values())
 
@@ -87,6 +79,20 @@ def stamps(config: Config, sample: str, stage: str) -> dict[str, Stamp]:
 def fingerprints(config: Config, sample: str, stage: str) -> dict[str, str]:
     """Fingerprints alone, by role."""
     return {role: stamp[1] for role, stamp in stamps(config, sample, stage).items()}
+
+
+def training_inputs(config: Config) -> dict[str, str]:
+    """Fingerprints of what a training reads: its data and its parent."""
+    from volsam.train.sources import data_digests
+
+    assert config.train is not None
+    try:
+        parent = {
+            str(path): fingerprint(path).content for path in described(config, config.train.parent)
+        }
+        return parent | data_digests(config.train)
+    except VolsamError as error:
+        return {"error": str(error)}  # its own job says so and fails
 
 
 def _known(paths: SamplePaths, stage: str) -> dict[str, Stamp]:

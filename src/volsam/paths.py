@@ -8,9 +8,12 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from volsam.volume.store import writing
+
+if TYPE_CHECKING:
+    from volsam.config import Config
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,12 @@ class SamplePaths:
     def lookup(self) -> Path:
         """Object of every fragment, uint64, 0 where it is dropped."""
         return self.work / "lookup.npy"
+
+
+def trained_marker(config: Config) -> Path:
+    """What a training leaves for Snakemake: a small JSON with the version that came of it."""
+    assert config.train is not None
+    return Path(config.models) / config.train.name / ".training" / "trained.json"
 
 
 def replace(path: Path, write: Callable[[Path], Any]) -> None:

@@ -5,10 +5,11 @@ from shlex import quote
 from snakemake.exceptions import WorkflowError
 
 from volsam.blocks.cluster.settings import locate
-from volsam.config import stage_config, validate
+from volsam.config import validate
+from volsam.dependence import stage_config, train_config
 from volsam.errors import VolsamError
-from volsam.inputs import check_inputs, fingerprints
-from volsam.paths import SamplePaths
+from volsam.inputs import check_inputs, fingerprints, training_inputs
+from volsam.paths import SamplePaths, trained_marker
 
 # Where to run comes from the profile, what to run from the configuration.
 if "cluster" not in config and workflow.resource_settings.cores is None:
@@ -32,8 +33,12 @@ except VolsamError as error:
     raise WorkflowError(str(error))
 
 
+# What a training leaves for Snakemake.
+TRAINED = str(trained_marker(CONFIG)) if CONFIG.train else ""
+
+
 wildcard_constraints:
-    sample="|".join(SAMPLES),
+    sample="|".join(SAMPLES) or "none",
 
 
 def marker(stage):
@@ -70,6 +75,14 @@ def embeddings(wildcards):
     return []
 
 
+def trained(wildcards):
+    """A model that learns from new annotations is trained before it is used."""
+    train = SAMPLES[wildcards.sample].train
+    if train and train.when == "new-annotations" and CONFIG.model == train.name:
+        return [TRAINED]
+    return []
+
+
 def scores(wildcards):
     """The stage `evaluate` is asked for only where there is a truth."""
     if SAMPLES[wildcards.sample].samples[wildcards.sample].truth:
@@ -78,5 +91,7 @@ def scores(wildcards):
 
 
 def targets():
-    """Reports of all samples; everything else leads to them."""
+    """Reports of all samples, or the trained model; everything else leads to them."""
+    if CONFIG.task == "train":
+        return [TRAINED]
     return [marker("report").format(sample=name) for name in SAMPLES]

@@ -26,6 +26,7 @@ rule ingest:
 rule plan:
     input:
         marker("ingest"),
+        trained,
     output:
         marker("plan"),
     log:

@@ -22,7 +22,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from volsam import __version__
 from volsam.blocks.ledger import record_path
-from volsam.config import Config, stage_settings
+from volsam.config import Config
+from volsam.dependence import stage_settings
 from volsam.errors import VolsamError
 from volsam.geometry import Box
 from volsam.inputs import Stamp, stamps

@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from volsam import __version__
+from volsam.cli.annotate import app as annotate
+from volsam.cli.models import app as models
 from volsam.config import Config, load
 from volsam.errors import VolsamError
 from volsam.stages import STAGES, stage_class
@@ -21,6 +23,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Segment Anything for microscopy at volume scale.",
 )
+
+app.add_typer(annotate, name="annotate")
+app.add_typer(models, name="models")
 
 ConfigOption = Annotated[str, typer.Option("--config", help="Configuration file, or JSON text.")]
 SampleOption = Annotated[str, typer.Option(help="Name of the sample.")]
@@ -140,6 +145,21 @@ def status(
 
     if print_status(results, failures, load(config).samples if config else ()):
         raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    config: ConfigOption,
+    marker: Annotated[Path | None, typer.Option(help="Write what came of it to this file.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of a process.")] = 2,
+    devices: Annotated[
+        int, typer.Option(min=0, help="Processes on this node; 0 is one per GPU.")
+    ] = 0,
+) -> None:
+    """Train a model from annotations; a run that was killed goes on."""
+    from volsam.cli.train import train as run_training
+
+    run_training(load(config), marker, threads, devices)
 
 
 @app.command()

@@ -10,12 +10,14 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from volsam.blocks.cluster.settings import Cluster
-from volsam.config import Config, Section
+from volsam.config import Config
+from volsam.section import Section
 
 INTRODUCTION = """\
 # Configuration
 
-*Written by `volsam config-docs` from `src/volsam/config.py`; edit that file instead.*
+*Written by `volsam config-docs` from `src/volsam/config.py` and `src/volsam/train/settings.py`; edit
+these files instead.*
 
 What to run is said in one YAML file; where it runs (cores, cluster) is said by the profile. The least
 that is needed:

@@ -52,6 +52,8 @@ class Source:
         Tuned parameters of `segment.ais.AisParameters`.
     encoder, decoder, prompts : dict or None
         Arguments of `TinyViT`, `UNETR` and `build_sam` where they are not SAM's.
+    learning_rate : float
+        What suits training on from it.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Source:
     encoder: dict[str, Any] | None = None
     decoder: dict[str, Any] | None = None
     prompts: dict[str, Any] | None = None
+    learning_rate: float = 1e-5
 
     @classmethod
     def find(cls, spec: str) -> Source:
@@ -100,6 +103,7 @@ class Source:
             encoder=data.get("encoder"),
             decoder=data.get("decoder"),
             prompts=data.get("prompts"),
+            learning_rate=data.get("learning_rate", 1e-5),
         )
 
 

@@ -57,7 +57,7 @@ def decode(sam: Any, embedding: Tensor, prompts: Prompts, multimask: bool) -> tu
     sam : Module
         With ``prompt_encoder`` and ``mask_decoder`` as segment_anything builds them.
     embedding : (1, c, h, w) tensor
-        Of the image.
+        Of the image; averaged down if the prompt encoder is made for a smaller one.
     prompts : Prompts
         Of n objects.
     multimask : bool
@@ -65,11 +65,15 @@ def decode(sam: Any, embedding: Tensor, prompts: Prompts, multimask: bool) -> tu
 
     Returns
     -------
-    logits : (n, 1 or 3, 4h, 4w) tensor
-        Above 0 inside, on the whole square input.
+    logits : (n, 1 or 3, m, m) tensor
+        Above 0 inside, on the whole square input; m is four times the side that the prompt encoder is
+        made for.
     iou : (n, 1 or 3) tensor
         Predicted intersection over union with the object.
     """
+    side = sam.prompt_encoder.image_embedding_size
+    if embedding.shape[-2:] != tuple(side):  # encoders of ours with a small stride
+        embedding = F.adaptive_avg_pool2d(embedding, side)
     points = None
     if prompts.points is not None:
         points = (prompts.points.to(embedding.device), _on(prompts.labels, embedding))

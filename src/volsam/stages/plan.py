@@ -13,6 +13,7 @@ from volsam.blocks.stage import Block, Job, Stage
 from volsam.config import Region
 from volsam.errors import VolsamError
 from volsam.geometry import Box
+from volsam.models.names import resolve
 from volsam.stages.forecast import TIMED_FROM, Forecast, forecast
 from volsam.stages.ingest import warnings_of
 from volsam.stages.runplan import RunPlan
@@ -72,13 +73,14 @@ class Plan(Stage[None]):
             tile is timed however few there are.
         """
         config, compute = self.config, self.config.compute
-        kind, _, path = config.model.partition(":")
+        name = resolve(config)
+        kind, _, path = name.partition(":")
         stored = kind == "predictions"
         volume, arguments = self._open(image)
         predictions = self._predictions(path, volume.info) if stored else None
         info = volume.info
         voxel_size = require_voxel_size(info)
-        model = None if stored else self._model()
+        model = None if stored else self._model(name)
         scale = self._scale(model, voxel_size)
         tile, halo = self._tiles(model, scale)
         region = self._region(info.shape)
@@ -106,7 +108,7 @@ class Plan(Stage[None]):
             tile=tile,
             halo=halo,
             scale=scale,
-            model=config.model,
+            model=name,
             model_hash=self.inputs["predictions"][1] if model is None else model.hash,
             ais=self._ais(model, scale),
             normalisation=normalisation,
@@ -166,12 +168,12 @@ class Plan(Stage[None]):
             )
         return arguments
 
-    def _model(self) -> Model:
+    def _model(self, name: str) -> Model:
         from volsam.models import load_model
 
         compute = self.config.compute
         return load_model(
-            self.config.model,
+            name,
             device=compute.device,
             precision=compute.precision,
             allow_pickle=compute.allow_pickle,

@@ -40,7 +40,7 @@ class Example:
     image : (h, w) float32 array
         Signal, 0 and 1 at the percentiles of `normalise`, not clipped.
     labels : (h, w) int32 array
-        Instances, 0 is background.
+        Instances, 0 is background, -1 unknown.
     synthetic : bool
         Whether the image is free of noise because it was drawn.
     """
@@ -53,7 +53,7 @@ class Example:
     @property
     def diameter(self) -> float:
         """Median diameter of the objects as discs of equal area, in pixels; 16 without objects."""
-        areas = np.bincount(self.labels.ravel())[1:]
+        areas = np.bincount(np.maximum(self.labels, 0).ravel())[1:]
         areas = areas[areas > 0]
         return 2 * float(np.sqrt(np.median(areas) / np.pi)) if areas.size else 16.0
 

@@ -9,10 +9,9 @@ run), ``recipe.yaml`` and ``training-log.csv``. Files appear under their names o
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from volsam.train.average import calibrate, one_cycle
 from volsam.train.data import CropDataset, training_groups
 from volsam.train.loss import ais_loss
 from volsam.train.network import build_network
@@ -99,34 +99,6 @@ def train(recipe: TrainRecipe, output: Path, report: Callable[[str], None] = pri
                 _save(average.module, output)
     calibrate(average.module, recent)
     return _save(average.module, output)
-
-
-@torch.no_grad()
-def calibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Set the statistics of all batch norms to those of `batches`, and evaluation mode.
-
-    Averaged weights need statistics of their own: an average of the statistics met in training
-    belongs to none of the networks (Izmailov et al., UAI 2018).
-    """
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over the batches
-    device = next(network.parameters()).device
-    network.train()
-    for images in batches:
-        network(images.to(device))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.eval()
-
-
-def one_cycle(progress: float, warmup: float) -> float:
-    """Give the learning rate, relative to its maximum: linear rise, then half a cosine to zero."""
-    if progress < warmup:
-        return 0.02 + 0.98 * progress / warmup
-    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
 
 
 def _progress(settings: OptimiserRecipe, step: int, seconds: float) -> float:

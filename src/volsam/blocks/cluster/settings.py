@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from volsam.config import Name, PathText, Section
 from volsam.errors import VolsamError, fault
+from volsam.section import Name, PathText, Section
 from volsam.stages import STAGES
 
 Seconds = Annotated[float, Field(gt=0)]

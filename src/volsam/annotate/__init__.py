@@ -1,0 +1,1 @@
+"""Corrections that accumulate: crops with truth and a mask of what is unknown, ready for training."""

@@ -1,0 +1,1 @@
+"""Models and results in the forms of other programs."""

@@ -1,0 +1,186 @@
+"""From annotations or files to examples, and their split into three parts.
+
+Invariants
+----------
+- Intensities are scaled as in prediction: by the limits of the volume a crop came from, else by its
+  own percentiles, once per volume.
+- What is held out, and what validates, is never learnt from: whole slices where there are many, tiles
+  of slices where there are few, whose objects the rest of the slice does not show.
+- The split depends on names and seed only.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volsam.annotate.store import AnnotationStore
+from volsam.errors import VolsamError
+from volsam.geometry import Box
+from volsam.train.crops import UNKNOWN, reserve
+from volsam.train.data import PERCENTILES, Example
+from volsam.train.settings import Train, TrainData
+from volsam.train.sources import pairs
+from volsam.volume.source import open_volume
+
+ENOUGH = 10  # slices from which on whole slices are reserved
+SMALLEST = 64  # side of the smallest reserved tile in pixels
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Examples by purpose.
+
+    Attributes
+    ----------
+    train : list of (share, examples)
+        Groups to learn from, with their share of the crops.
+    validation, held_out : list of Example
+        To stop and tune by, and to compare models by.
+    """
+
+    train: list[tuple[float, list[Example]]]
+    validation: list[Example] = field(default_factory=list)
+    held_out: list[Example] = field(default_factory=list)
+
+
+def gather(settings: Train) -> Parts:
+    """Read all examples and split them.
+
+    Raises
+    ------
+    VolsamError
+        If there is nothing to learn from, or images and labels do not fit.
+    """
+    if isinstance(settings.data, str):
+        groups = [(1.0, _annotations(Path(settings.data)))]
+    else:
+        groups = [(data.share, _files(data)) for data in settings.data]
+    groups = [(share, [e for e in group if (e.labels > 0).any()]) for share, group in groups]
+    groups = [(share, group) for share, group in groups if group]
+    if not groups:
+        raise VolsamError(
+            f"There is no labelled object in {_named(settings)}; annotate something first "
+            "(volsam annotate suggest, volsam annotate add)."
+        )
+    return split(groups, settings.validation, settings.held_out, settings.seed)
+
+
+def split(
+    groups: Sequence[tuple[float, Sequence[Example]]], validation: float, held_out: float, seed: int
+) -> Parts:
+    """Reserve shares of the slices, or of tiles of the slices where there are few of them.
+
+    A hash of their names places them between 0 and 1, the lowest are reserved: more annotations move
+    hardly any from one part to another. Each share that is not 0 reserves at least one.
+    """
+    count = sum(len(examples) for _, examples in groups)
+    side = 1 if count >= ENOUGH else int(np.ceil(np.sqrt(ENOUGH / count)))
+    units = [
+        (_place(seed, example.name, box), group, number, box)
+        for group, (_, examples) in enumerate(groups)
+        for number, example in enumerate(examples)
+        for box in _tiles(example, side)
+    ]
+    units.sort(key=lambda unit: unit[0])
+    rest = [list(examples) for _, examples in groups]
+    wanted = [
+        0 if not share else max(1, sum(low <= unit[0] < low + share for unit in units))
+        for low, share in ((0.0, validation), (validation, held_out))
+    ]
+    if sum(wanted) >= len(units):
+        raise VolsamError(
+            f"{len(units)} parts of slices are too few to reserve {sum(wanted)} of them; annotate "
+            "more, or lower train.validation and train.held_out."
+        )
+    reserved: list[list[Example]] = [[], []]
+    gone = set()
+    for _, group, number, box in units[: sum(wanted)]:
+        part = reserved[len(reserved[0]) >= wanted[0]]
+        if side == 1:
+            part.append(rest[group][number])
+            gone.add((group, number))
+        else:
+            rest[group][number], cut = reserve(rest[group][number], box)
+            part.append(cut)
+    train = [
+        (share, [e for n, e in enumerate(examples) if (g, n) not in gone])
+        for g, ((share, _), examples) in enumerate(zip(groups, rest, strict=True))
+    ]
+    train = [(s, [e for e in group if (e.labels > 0).any()]) for s, group in train]
+    return Parts([(s, group) for s, group in train if group], *reserved)
+
+
+def _place(seed: int, name: str, box: tuple[slice, slice]) -> float:
+    """Where a part of a slice lies between 0 and 1."""
+    return zlib.crc32(f"{seed} {name} {box}".encode()) / 2**32
+
+
+def _tiles(example: Example, side: int) -> list[tuple[slice, slice]]:
+    """Boxes of a grid of `side` x `side` that hold an object; fewer where they would be small."""
+    bounds = []
+    for extent in example.labels.shape:
+        parts = max(1, min(side, extent // SMALLEST))
+        bounds.append([extent * n // parts for n in range(parts + 1)])
+    boxes = [
+        (slice(y, y1), slice(x, x1))
+        for y, y1 in zip(bounds[0], bounds[0][1:], strict=False)
+        for x, x1 in zip(bounds[1], bounds[1][1:], strict=False)
+    ]
+    return [box for box in boxes if (example.labels[box] > 0).any()]
+
+
+def _annotations(root: Path) -> list[Example]:
+    examples = []
+    for annotation in AnnotationStore(root):
+        image, labels = annotation.image(), annotation.labels().astype(np.int32)
+        labels[annotation.ignore()] = UNKNOWN
+        scaled = _normalised(image, annotation.provenance.limits)
+        examples += [
+            Example(f"{annotation.id}/{z}", scaled[z], labels[z]) for z in range(len(labels))
+        ]
+    return examples
+
+
+def _files(data: TrainData) -> list[Example]:
+    examples = []
+    for image_path, labels_path in pairs(data):
+        image = open_volume(image_path, axes=data.axes, key=data.key, channel=data.channel or 0)
+        truth = open_volume(labels_path, axes=data.axes, key=data.labels_key)
+        if image.info.shape != truth.info.shape:
+            raise VolsamError(
+                f"Labels {labels_path} have shape {truth.info.shape} and their image {image_path} "
+                f"has {image.info.shape}; give labels of the same pixels."
+            )
+        whole = Box.of(image.info.shape)
+        scaled, labels = _normalised(image.read(whole), None), truth.read(whole)
+        if labels.dtype.kind not in "iu":
+            raise VolsamError(f"Labels {labels_path} are {labels.dtype} and no whole numbers.")
+        unknown = labels == (0 if data.sparse else data.ignore)
+        labels = labels.astype(np.int32)
+        labels[unknown] = UNKNOWN
+        for z in range(len(labels)) if data.slices is None else data.slices:
+            if z >= len(labels):
+                raise VolsamError(f"{image_path} has {len(labels)} slices and no slice {z}.")
+            examples.append(Example(f"{image_path}/{z}", scaled[z], labels[z]))
+    return examples
+
+
+def _normalised(
+    image: NDArray[np.generic], limits: tuple[float, float] | None
+) -> NDArray[np.float32]:
+    values = image.astype(np.float32)
+    low, high = limits or np.percentile(values, PERCENTILES)
+    scaled: NDArray[np.float32] = ((values - low) / max(high - low, 1e-6)).astype(np.float32)
+    return scaled
+
+
+def _named(settings: Train) -> str:
+    if isinstance(settings.data, str):
+        return settings.data
+    return ", ".join(data.labels for data in settings.data)

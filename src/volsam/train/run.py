@@ -1,0 +1,322 @@
+"""From annotations to a model in use: train, tune, compare with the parent, publish, promote.
+
+Invariants
+----------
+- A training is named by a digest of its settings, its data and its parent's weights. One that is
+  published already is not run again, one that was killed goes on.
+- Thresholds are tuned on the validation part, models are compared on the held-out part, and neither is
+  learnt from.
+- Nothing appears under a version's number before all of it is there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import xxhash
+from safetensors.torch import save_file
+
+from volsam.blocks.lease import lease
+from volsam.errors import VolsamError
+from volsam.evaluate.grid import AIS_GRID, AisEvaluator, ais_parameters, search
+from volsam.evaluate.suite import Pair, evaluate_model, predict_image
+from volsam.models.card import WEIGHTS, ancestry, describe
+from volsam.models.memory import keep_freed_memory
+from volsam.models.model import Model, load_model
+from volsam.models.registry import file_hash
+from volsam.models.store import ModelStore, Version
+from volsam.paths import write_json
+from volsam.train.adapt import adapt, additions, merge, restrict
+from volsam.train.crops import UNKNOWN, Crop, crop
+from volsam.train.data import Example
+from volsam.train.gather import Parts, gather
+from volsam.train.joint import JointNetwork, build
+from volsam.train.loop import Loop
+from volsam.train.presets import choose
+from volsam.train.report import write_report
+from volsam.train.settings import Train
+from volsam.train.sources import data_digests
+
+Say = Callable[[str], None]
+AUTOMATIC = ("mSA", "SA50", "SA75", "precision", "recall")
+
+
+def train_model(
+    settings: Train,
+    models: Path,
+    parent: str,
+    *,
+    allow_pickle: bool = False,
+    threads: int | None = None,
+    say: Say = print,
+) -> dict[str, Any]:
+    """Train, publish and perhaps promote a model.
+
+    Parameters
+    ----------
+    settings : Train
+        What to do.
+    models : Path
+        Folder of trained models.
+    parent : str
+        The parent, resolved: a name of the registry or a path.
+    allow_pickle : bool
+        See `volsam.models.checkpoint.read_checkpoint`.
+    threads : int, optional
+        CPU threads; part of what makes a run repeatable.
+    say : callable
+        Receives lines of progress.
+
+    Returns
+    -------
+    dict
+        Version, whether it is promoted and why, scores of it and of its parent.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    keep_freed_memory()
+    _join()
+    network = build(parent, scale=settings.scale, allow_pickle=allow_pickle)
+    hashes = [file_hash(path) for path in network.source.files]
+    digest = training_digest(settings, hashes)
+    store = ModelStore(models)
+    known = [v for v in store.versions(settings.name) if v.description().get("training") == digest]
+    if known:
+        say(f"version {known[-1].number} of {settings.name} is this training already")
+        return _promote(store, known[-1], settings, say)
+    work = models / settings.name / ".training" / digest
+    with lease(work / "lease.json", f"training of {settings.name}"):
+        parts = gather(settings)
+        _say_parts(parts, say)
+        trained = _fit(network, settings, parts, work, say)
+        if dist.is_initialized() and dist.get_rank():
+            return {}
+        version = _publish(store, trained, settings, parts, parent, hashes, digest, work, say)
+    shutil.rmtree(work)
+    return _promote(store, version, settings, say)
+
+
+def training_digest(settings: Train, parent_hashes: Sequence[str]) -> str:
+    """Name of a training: what its weights are a function of."""
+    recipe = settings.model_dump(mode="json", exclude={"promotion", "when", "name"})
+    parts = [recipe, data_digests(settings), list(parent_hashes)]
+    return xxhash.xxh128(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _fit(
+    network: JointNetwork, settings: Train, parts: Parts, work: Path, say: Say
+) -> JointNetwork:
+    torch.manual_seed(settings.seed)
+    restrict(network, settings.parts)
+    adapt(network, settings.adapt, rank=settings.rank, blocks=settings.blocks)
+    preset = choose(settings, network.image_size)
+    say(
+        f"{preset.batch} crops a step, {preset.objects} objects each, {preset.precision}; "
+        f"{sum(p.numel() for p in network.parameters() if p.requires_grad):,} weights to train"
+    )
+    loop = Loop(
+        network,
+        settings,
+        preset,
+        parts.train,
+        [_validation_crop(example, network, settings) for example in parts.validation],
+        work,
+        learning_rate=network.source.learning_rate,
+        report=say,
+    )
+    return loop.run()
+
+
+def _validation_crop(example: Example, network: JointNetwork, settings: Train) -> Crop:
+    """The middle of an image, as large as the network takes."""
+    side = round(network.image_size / settings.scale)
+    box = tuple(
+        slice(max(0, (extent - side) // 2), max(0, (extent - side) // 2) + side)
+        for extent in example.labels.shape
+    )
+    return crop(example.image[box], example.labels[box], settings.min_size)
+
+
+def _publish(
+    store: ModelStore,
+    network: JointNetwork,
+    settings: Train,
+    parts: Parts,
+    parent: str,
+    hashes: Sequence[str],
+    digest: str,
+    work: Path,
+    say: Say,
+) -> Version:
+    low_rank = additions(network)
+    merge(network)
+    state = {key: value.detach().contiguous() for key, value in network.state_dict().items()}
+    description = _describe(network, settings, parts, parent, hashes, digest)
+    candidate = work / "candidate"
+    candidate.mkdir(exist_ok=True)
+    save_file(state, candidate / WEIGHTS)
+    write_json(candidate / "model.json", description)
+    validation, held_out = _pairs(parts.validation), _pairs(parts.held_out)
+    model = load_model(str(candidate / "model.json"))
+    before = _load_parent(parent)
+    if validation:
+        say(f"tunes thresholds on {len(validation)} validation images")
+        description["ais"], description["tuning"] = tune(model, validation, settings.scale)
+        write_json(candidate / "model.json", description)
+        model = load_model(str(candidate / "model.json"))
+    if held_out:
+        say(f"compares with the parent on {len(held_out)} held-out images")
+        description["metrics"] = {
+            "before": {} if before is None else scores(before, held_out, settings),
+            "after": scores(model, held_out, settings),
+            "on": f"{len(held_out)} held-out images",
+        }
+
+    def extra(folder: Path) -> None:
+        if low_rank:
+            save_file({k: v.contiguous() for k, v in low_rank.items()}, folder / "lora.safetensors")
+        shutil.copyfile(work / "progress.json", folder / "progress.json")
+        if (work / "tensorboard").is_dir():
+            shutil.copytree(work / "tensorboard", folder / "tensorboard")
+        write_report(folder, description, before, model, held_out or validation)
+
+    return store.publish(settings.name, description, state, extra)
+
+
+def _describe(
+    network: JointNetwork,
+    settings: Train,
+    parts: Parts,
+    parent: str,
+    hashes: Sequence[str],
+    digest: str,
+) -> dict[str, Any]:
+    source = network.source
+    diameters = [e.diameter for _, group in parts.train for e in group]
+    path = Path(parent)
+    older = json.loads(path.read_text()) if path.suffix == ".json" else {}
+    return describe(
+        settings.name,
+        normalisation="percentile",
+        diameter=round(float(np.median(diameters)) * settings.scale, 1),
+        pixel_size=source.pixel_size,
+        ais=source.ais,
+        encoder=source.encoder,
+        decoder=source.decoder,
+        prompts=source.prompts,
+        parent=settings.parent,
+        parent_hash=hashes[0],
+        ancestors=[*ancestry(older)],
+        data=_data(settings, parts),
+        recipe=settings.model_dump(mode="json", exclude_defaults=True),
+        training=digest,
+        learning_rate=source.learning_rate,
+        adapt={"mode": settings.adapt, "rank": settings.rank, "blocks": settings.blocks},
+    )
+
+
+def _data(settings: Train, parts: Parts) -> list[dict[str, Any]]:
+    slices = sum(len(group) for _, group in parts.train)
+    if isinstance(settings.data, str):
+        return [{"name": settings.data, "slices": slices}]
+    return [{"name": data.image, "licence": data.licence} for data in settings.data]
+
+
+def tune(
+    model: Model, images: Sequence[Pair], scale: float
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """AIS parameters with the best mean segmentation accuracy, and how they were found."""
+    maps = [predict_image(model, pair.image, scale) for pair in images]
+    evaluator = AisEvaluator(maps, [p.labels for p in images], [p.ignore for p in images])
+    start = asdict(ais_parameters(model.ais))
+    found = search(evaluator, AIS_GRID, exhaustive=False, start=start)
+    return dict(found.best), {"images": len(images), **found.scores}
+
+
+def scores(model: Model, images: Sequence[Pair], settings: Train) -> dict[str, float]:
+    """What models are compared by: automatic segmentation, and mean IoU from one prompt."""
+    prompts = settings.parts != "automatic" and model.sam is not None
+    found = evaluate_model(
+        model,
+        images,
+        interactive=prompts,
+        rounds=0,
+        grid=False,
+        neurites=False,
+        seed=settings.seed,
+        scale=settings.scale,
+    )
+    result = {key: float(found["automatic"]["mean"][key]) for key in AUTOMATIC}
+    for curve in found.get("interactive", {}).get("curves", ()):
+        if not curve["with_mask"] and curve["iou"][0] is not None:
+            result[curve["start"]] = curve["iou"][0]
+    return result
+
+
+def _promote(store: ModelStore, version: Version, settings: Train, say: Say) -> dict[str, Any]:
+    metrics = version.description().get("metrics") or {}
+    before, after = metrics.get("before") or {}, metrics.get("after") or {}
+    good, why = better(settings, before, after)
+    if good:
+        store.promote(version.name, version.number, why)
+    say(f"version {version.number} of {version.name}: {'in use' if good else 'not in use'}, {why}")
+    return {
+        "name": version.name,
+        "version": version.number,
+        "hash": version.hash,
+        "promoted": good,
+        "why": why,
+        "before": before,
+        "after": after,
+    }
+
+
+def better(settings: Train, before: dict[str, float], after: dict[str, float]) -> tuple[bool, str]:
+    """Whether a version is to be promoted, and why."""
+    promotion = settings.promotion
+    if promotion.when != "better":
+        return promotion.when == "always", f"promotion.when is {promotion.when}"
+    metric = promotion.metric
+    if metric not in after:
+        raise VolsamError(
+            f"Key train.promotion.metric is {metric}, which was not measured; use mSA, or train prompts."
+        )
+    if metric not in before:
+        return True, f"its parent has no {metric}"
+    text = f"{metric} on held-out images {after[metric]:.3f}, of its parent {before[metric]:.3f}"
+    return after[metric] > before[metric] + promotion.margin, text
+
+
+def _pairs(examples: Sequence[Example]) -> list[Pair]:
+    return [Pair(e.name, e.image, np.maximum(e.labels, 0), e.labels == UNKNOWN) for e in examples]
+
+
+def _load_parent(parent: str) -> Model | None:
+    """The parent as it is used; None where it has no decoder to compare."""
+    try:
+        return load_model(parent)
+    except VolsamError:
+        return None
+
+
+def _say_parts(parts: Parts, say: Say) -> None:
+    images = sum(len(group) for _, group in parts.train)
+    say(
+        f"{images} images to learn from, {len(parts.validation)} to validate, "
+        f"{len(parts.held_out)} held out"
+    )
+
+
+def _join() -> None:
+    """Join the other processes where torchrun started several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")

@@ -1,0 +1,46 @@
+"""Where training data lie and what they are, without reading them into memory. Imports no torch."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+
+from volsam.annotate.store import AnnotationStore
+from volsam.errors import VolsamError
+from volsam.train.settings import Train, TrainData
+from volsam.volume.fingerprint import fingerprint
+
+
+def data_digests(settings: Train) -> dict[str, str]:
+    """What the data are, by path: changed content or a new annotation is a new training."""
+    if isinstance(settings.data, str):
+        return {settings.data: AnnotationStore(Path(settings.data)).digest()}
+    return {
+        path: fingerprint(path).content
+        for data in settings.data
+        for pair in pairs(data)
+        for path in pair
+    }
+
+
+def pairs(data: TrainData) -> list[tuple[str, str]]:
+    """Paths of images and of their labels.
+
+    Raises
+    ------
+    VolsamError
+        If the patterns do not match the same number of files, or nothing.
+    """
+    images, labels = (_matching(pattern) for pattern in (data.image, data.labels))
+    if not images or len(images) != len(labels):
+        raise VolsamError(
+            f"{data.image} matches {len(images)} files and {data.labels} {len(labels)}; give "
+            "patterns that match one label file per image."
+        )
+    return list(zip(images, labels, strict=True))
+
+
+def _matching(pattern: str) -> list[str]:
+    if not glob.has_magic(pattern):
+        return [pattern]
+    return sorted(glob.glob(pattern))  # noqa: PTH207  (a pattern may be absolute)

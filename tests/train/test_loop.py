@@ -1,0 +1,183 @@
+"""The training loop: what it keeps, when it ends, and that a kill changes nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from volsam.errors import VolsamError
+from volsam.train.adapt import adapt, restrict
+from volsam.train.gather import gather
+from volsam.train.joint import JointNetwork, build
+from volsam.train.loop import Loop
+from volsam.train.presets import PRESETS, choose
+from volsam.train.run import train_model
+from volsam.train.settings import Train
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import volsam.train.loop as loop
+from volsam.train.run import train_model
+from volsam.train.settings import Train
+loop.SAVE_EVERY = 0.0
+settings = Train.model_validate_json(Path(sys.argv[1]).read_text())
+train_model(settings, Path(sys.argv[2]), sys.argv[3], threads=1, say=lambda text: None)
+"""
+
+
+def settings(images: Path, **changes: Any) -> Train:
+    data = {
+        "name": "mine",
+        "data": [{"image": f"{images}/im/*.tif", "labels": f"{images}/lab/*.tif", "axes": "yx"}],
+        "batch": 1,
+        "objects": 2,
+        "min_size": 12,
+        "interactive": {"sub_iterations": 2},
+        "schedule": {"epochs": 2, "steps": 3},
+        "promotion": {"when": "always"},
+    }
+    return Train.model_validate({**data, **changes})
+
+
+def run(chosen: Train, parent: str, folder: Path) -> Loop:
+    parts = gather(chosen)
+    network = build(parent)
+    restrict(network, chosen.parts)
+    adapt(network, chosen.adapt)
+    said: list[str] = []
+    loop = Loop(
+        network,
+        chosen,
+        choose(chosen, 64),
+        parts.train,
+        [],
+        folder,
+        learning_rate=1e-3,
+        report=said.append,
+    )
+    loop.run()
+    return loop
+
+
+def test_weights_change_and_the_log_is_whole(images: Path, parent: str, tmp_path: Path) -> None:
+    loop = run(settings(images), parent, tmp_path)
+    before, after = build(parent).state_dict(), loop.network.state_dict()
+    for part in ("image_encoder", "prompt_encoder", "mask_decoder", "decoder"):
+        names = [n for n in before if n.startswith(f"{part}.")]
+        assert any(not torch.equal(before[n], after[n]) for n in names), part
+    assert loop.progress.step == 6
+    assert [row[0] for row in loop.progress.metrics] == [1, 2]
+    assert loop.progress.ended == "2 epochs are done"
+
+
+@pytest.mark.parametrize("kind", ["plateau", "cosine"])
+def test_interrupted_between_steps_is_the_same(
+    kind: str, images: Path, parent: str, tmp_path: Path
+) -> None:
+    """A run that is cut after its first epoch goes on to the weights of an unbroken one."""
+    schedule = {"epochs": 3, "steps": 2, "decline": kind, "average": 0.5}
+    whole = run(settings(images, schedule=schedule), parent, tmp_path / "whole")
+    cut = {"epochs": 1, "steps": 2, "decline": kind, "average": 0.5}
+    if kind == "plateau":  # the cosine depends on the number of epochs
+        run(settings(images, schedule=cut), parent, tmp_path / "cut")
+        state = torch.load(tmp_path / "cut" / "state.pt", weights_only=True)
+        state["progress"]["ended"] = ""
+        torch.save(state, tmp_path / "cut" / "state.pt")
+        again = run(settings(images, schedule=schedule), parent, tmp_path / "cut")
+    else:
+        again = run(settings(images, schedule=schedule), parent, tmp_path / "again")
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, again.network.state_dict()[name]), name
+
+
+def test_killed_at_random_ends_in_the_same_weights(
+    images: Path, parent: str, tmp_path: Path
+) -> None:
+    chosen = settings(images, schedule={"epochs": 4, "steps": 3, "average": 0.5})
+    file = tmp_path / "settings.json"
+    file.write_text(chosen.model_dump_json())
+    train_model(chosen, tmp_path / "whole", parent, threads=1, say=lambda text: None)
+    expected = load_file(tmp_path / "whole" / "mine" / "1" / "weights.safetensors")
+    command = [sys.executable, "-c", SCRIPT, str(file), str(tmp_path / "killed"), parent]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    rng, kills = random.Random(0), 0
+    for _ in range(20):
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        state = next(iter((tmp_path / "killed").glob("mine/.training/*/state.pt")), None)
+        before = state.stat().st_mtime_ns if state else 0
+        deadline = time.monotonic() + 120
+        while kills < 3 and process.poll() is None and time.monotonic() < deadline:
+            state = next(iter((tmp_path / "killed").glob("mine/.training/*/state.pt")), None)
+            if state and state.stat().st_mtime_ns > before:
+                time.sleep(rng.uniform(0, 0.3))
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.01)
+        if process.wait(120) == 0:
+            break
+    assert kills == 3
+    found = load_file(tmp_path / "killed" / "mine" / "1" / "weights.safetensors")
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(value, found[name]), name
+    left = [p.name for p in (tmp_path / "killed" / "mine").iterdir()]
+    assert sorted(left) == [".training", "1", "promoted.json"]
+
+
+def test_early_stopping(images: Path, parent: str, tmp_path: Path) -> None:
+    schedule = {"epochs": 50, "steps": 1, "patience": 2, "learning_rate": 1e-12}
+    loop = run(settings(images, schedule=schedule), parent, tmp_path)
+    assert loop.progress.ended == "no progress in 2 epochs"
+    assert loop.progress.epoch < 50
+
+
+def test_time_limit(images: Path, parent: str, tmp_path: Path) -> None:
+    loop = run(settings(images, schedule={"minutes": 1e-4}), parent, tmp_path)
+    assert loop.progress.step == 1
+    assert "minutes are over" in loop.progress.ended
+
+
+def test_accumulation_is_a_larger_batch(images: Path, parent: str, tmp_path: Path) -> None:
+    """Two batches of one crop, or one of two: the same prompts' gradients on average."""
+    schedule = {"epochs": 1, "steps": 2}
+    loop = run(settings(images, accumulate=2, schedule=schedule), parent, tmp_path)
+    assert loop.progress.step == 2
+
+
+def test_damaged_state_is_said(images: Path, parent: str, tmp_path: Path) -> None:
+    (tmp_path / "state.pt").write_bytes(b"torn")
+    with pytest.raises(VolsamError, match=r"state.pt is damaged .* remove it"):
+        run(settings(images), parent, tmp_path)
+
+
+def test_only_prompts_leave_automatic_segmentation_as_it_is(
+    images: Path, parent: str, tmp_path: Path
+) -> None:
+    loop = run(settings(images, parts="prompts", adapt="decoder"), parent, tmp_path)
+    before, after = build(parent).state_dict(), loop.network.state_dict()
+    for name, value in before.items():
+        if name.startswith(("image_encoder.", "decoder.")):
+            assert torch.equal(value, after[name]), name
+
+
+def test_presets_and_stated_values(images: Path) -> None:
+    chosen = choose(settings(images, batch=None, objects=None, preset="80gb"), 1024)
+    assert chosen == PRESETS["80gb"]
+    assert choose(settings(images, batch=3, objects=4, preset="8gb"), 1024).batch == 3
+    assert choose(settings(images, batch=None, preset="cpu"), 64).batch == 4
+
+
+def test_network_is_a_joint_network(parent: str) -> None:
+    assert isinstance(build(parent), JointNetwork)
