@@ -13,7 +13,13 @@ import yaml
 
 from volsam.cli.configdocs import documents
 from volsam.config import Config, load, validate
-from volsam.dependence import STAGE_SECTIONS, stage_config, stage_settings, train_config
+from volsam.dependence import (
+    STAGE_SECTIONS,
+    evaluate_config,
+    stage_config,
+    stage_settings,
+    train_config,
+)
 from volsam.errors import VolsamError
 from volsam.stages import STAGES
 
@@ -179,6 +185,8 @@ def test_stage_config_round_trip(stage: str) -> None:
 def test_key_reruns_only_the_stages_that_read_it(path: tuple[str, ...]) -> None:
     if path[0] == "train":
         return  # read by the training, and by the plan where it is told which model stands in
+    if path[0] == "evaluate" and path != ("evaluate", "baseline"):
+        return  # read by the evaluation of models
     config = other_value(path)
     if path in (("task",), ("sheet",)):
         assert config is None  # the other task needs its section, and a sheet becomes samples
@@ -206,7 +214,7 @@ def test_no_key_is_read_by_nobody() -> None:
     unread = []
     for path in keys():
         entry = f"sample:{path[2]}" if path[0] == "samples" else ".".join(path)
-        if entry not in entries and entry.split(".")[0] not in {*entries, "train"}:
+        if entry not in entries and entry.split(".")[0] not in {*entries, "train", "evaluate"}:
             unread.append(entry)
     assert unread == ["results", "task", "sheet"]
 
@@ -223,6 +231,45 @@ def test_training_depends_on_its_section_and_little_else() -> None:
     ):
         other = validate(changed(data, *path, to=value))
         assert (train_config(other) == train_config(config)) is same, path
+
+
+def test_evaluation_of_models_depends_on_its_section_and_little_else() -> None:
+    data = changed(LEAST, "evaluate", to={"models": ["a", "b"], "rounds": 2})
+    config = validate(data)
+    again = load(evaluate_config(config))
+    assert again.task == "evaluate"
+    assert again.evaluate == config.evaluate
+    assert evaluate_config(again) == evaluate_config(config)
+    for path, value, same in (
+        (("evaluate", "rounds"), 3, False),
+        (("evaluate", "baseline"), True, True),
+        (("models",), "elsewhere", False),
+        (("model",), "vit_b", True),
+        (("compute", "device"), "cpu", False),
+        (("compute", "threads"), 4, True),
+        (("samples", "a", "image"), "b.tif", True),
+    ):
+        other = validate(changed(data, *path, to=value))
+        assert (evaluate_config(other) == evaluate_config(config)) is same, path
+    del data["evaluate"]["models"]
+    other = validate({**data, "model": "vit_b"})
+    assert evaluate_config(other) != evaluate_config(validate(data))
+
+
+def test_held_out_images_are_those_of_the_training() -> None:
+    data = changed(LEAST, "evaluate", to={"data": "held-out"})
+    data["train"] = {"name": "mine", "data": "notes", "held_out": 0.2, "rank": 8}
+    config = validate(data)
+    again = load(evaluate_config(config))
+    assert again.train is not None
+    assert again.train.data == "notes"
+    assert again.train.held_out == 0.2
+    for path, value, same in ((("train", "seed"), 1, False), (("train", "rank"), 4, True)):
+        other = validate(changed(data, *path, to=value))
+        assert (evaluate_config(other) == evaluate_config(config)) is same, path
+    del data["train"]
+    with pytest.raises(VolsamError, match="section train is missing"):
+        validate(data)
 
 
 def test_plan_knows_which_model_stands_in_until_one_is_trained() -> None:

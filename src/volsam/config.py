@@ -16,6 +16,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from volsam.errors import VolsamError, fault
+from volsam.evaluate.settings import HELD_OUT, Evaluate
 from volsam.section import Fraction, Name, PathText, Range, Section
 from volsam.sheet import with_sheet
 from volsam.train.settings import Train
@@ -206,13 +207,6 @@ class Output(Section):
         return self
 
 
-class Evaluate(Section):
-    """Scores against a truth."""
-
-    baseline: bool = False
-    """Score Otsu's threshold and a distance watershed beside the result; small volumes only."""
-
-
 class Compute(Section):
     """How blocks are computed; fixed for a run so that its result is reproducible."""
 
@@ -250,7 +244,7 @@ class Config(Section):
 
     results: PathText = "results"
     """Folder of all results."""
-    task: Literal["segment", "train"] = "segment"
+    task: Literal["segment", "train", "evaluate"] = "segment"
     """What to do."""
     model: PathText = "embedded"
     """Name of a trained model or one in the registry, `embedded`, a checkpoint's path
@@ -286,6 +280,8 @@ class Config(Section):
     def _complete(self) -> Config:
         if self.task == "train" and self.train is None:
             raise ValueError("task is train and the section train is missing")
+        if self.evaluate.data == HELD_OUT and self.train is None:
+            raise ValueError(f"evaluate.data is {HELD_OUT} and the section train is missing")
         if self.task == "segment" and not self.samples:
             raise ValueError("samples is empty; name at least one image")
         return self

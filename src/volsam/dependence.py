@@ -1,4 +1,4 @@
-"""What of the configuration each stage, and training, depends on.
+"""What of the configuration each stage, training, and an evaluation of models depend on.
 
 Invariant: a stage receives the part of the configuration that `STAGE_SECTIONS` names and nothing else,
 so a changed key reruns exactly the stages that read it and what follows.
@@ -10,6 +10,7 @@ import json
 from typing import Any
 
 from volsam.config import Config
+from volsam.evaluate.settings import HELD_OUT
 
 # The sections each stage reads; `sample:<field>` names a field of the sample.
 STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
@@ -28,7 +29,7 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "partition": ("stitch", "objects"),
     "label": ("output", "stitch.max_gap"),
     "measure": (),
-    "evaluate": ("sample:truth", "sample:truth_key", "evaluate"),
+    "evaluate": ("sample:truth", "sample:truth_key", "evaluate.baseline"),
     "report": ("sample:truth",),
 }  # fmt: skip
 
@@ -56,6 +57,23 @@ def train_config(config: Config) -> str:
     keep = {"allow_pickle", "threads"}
     data["compute"] = config.compute.model_dump(mode="json", include=keep)
     return json.dumps({"task": "train", **data}, sort_keys=True, separators=(",", ":"))
+
+
+def evaluate_config(config: Config) -> str:
+    """A complete configuration, as JSON, that keeps only what an evaluation of models depends on."""
+    keep = {"results", "models"} | ({"model"} if config.evaluate.models is None else set())
+    data = config.model_dump(mode="json", include=keep)
+    data["evaluate"] = config.evaluate.model_dump(mode="json", exclude={"baseline"})
+    data["compute"] = config.compute.model_dump(
+        mode="json", include={"allow_pickle", "device", "precision"}
+    )
+    if config.train is not None:
+        # Until a version is in use the name of the model means its parent.
+        include = {"name", "parent"}
+        if config.evaluate.data == HELD_OUT:
+            include |= {"data", "validation", "held_out", "promotion", "seed"}
+        data["train"] = config.train.model_dump(mode="json", include=include)
+    return json.dumps({"task": "evaluate", **data}, sort_keys=True, separators=(",", ":"))
 
 
 def stage_config(config: Config, sample: str, stage: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from volsam.blocks.ledger import record_path
 from volsam.config import Config
 from volsam.errors import VolsamError
+from volsam.evaluate.settings import HELD_OUT
 from volsam.models.names import described
 from volsam.paths import SamplePaths
 from volsam.volume.fingerprint import fingerprint
@@ -91,6 +92,26 @@ def training_inputs(config: Config) -> dict[str, str]:
             str(path): fingerprint(path).content for path in described(config, config.train.parent)
         }
         return parent | data_digests(config.train)
+    except VolsamError as error:
+        return {"error": str(error)}  # its own job says so and fails
+
+
+def evaluation_inputs(config: Config) -> dict[str, str]:
+    """Fingerprints of what an evaluation of models reads: the models and the images."""
+    from volsam.train.sources import data_digests, digests
+
+    settings = config.evaluate
+    try:
+        found = {
+            str(path): fingerprint(path).content
+            for model in settings.models or [config.model]
+            for path in described(config, model)
+        }
+        if settings.data == HELD_OUT and config.train is not None:
+            found |= data_digests(config.train)
+        else:
+            found |= digests(settings.data)
+        return found | (digests(settings.tuning) if settings.tuning else {})
     except VolsamError as error:
         return {"error": str(error)}  # its own job says so and fails
 

@@ -103,6 +103,47 @@ class SamplePaths:
         return self.work / "lookup.npy"
 
 
+@dataclass(frozen=True)
+class EvaluationPaths:
+    """Fixed places of one evaluation of models.
+
+    Parameters
+    ----------
+    results : str
+        Folder of all results.
+    name : str
+        Name of the evaluation.
+    """
+
+    results: str
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """Scores, report and plots."""
+        return Path(self.results) / "evaluation" / self.name
+
+    @property
+    def scores(self) -> Path:
+        """Everything that was measured."""
+        return self.folder / "scores.json"
+
+    @property
+    def report(self) -> Path:
+        """The same to look at."""
+        return self.folder / "report.html"
+
+    @property
+    def work(self) -> Path:
+        """What is known of each model, whichever evaluation asked first; and markers."""
+        return Path(self.results) / "evaluation" / ".cache"
+
+    @property
+    def marker(self) -> Path:
+        """What a finished evaluation leaves for Snakemake."""
+        return self.work / f"{self.name}.json"
+
+
 def trained_marker(config: Config) -> Path:
     """What a training leaves for Snakemake: a small JSON with the version that came of it."""
     assert config.train is not None

@@ -188,7 +188,9 @@ def test_damaged_or_changed_is_refused(models: ModelStore, what: str) -> None:
 @pytest.mark.parametrize("name", ["", "a/b", "../a", "..", ".hidden", "a b", "x" * 101, "vit_b"])
 def test_names(models: ModelStore, name: str) -> None:
     for action in (models.versions, models.next_version, models.promoted, models.find):
-        with pytest.raises(VolsamError, match=r"cannot be called|name of a model that volsam knows"):
+        with pytest.raises(
+            VolsamError, match=r"cannot be called|name of a model that volsam knows"
+        ):
             action(name)
     with pytest.raises(VolsamError):
         models.publish(name, tiny(), tiny_state())

@@ -6,10 +6,10 @@ from snakemake.exceptions import WorkflowError
 
 from volsam.blocks.cluster.settings import locate
 from volsam.config import validate
-from volsam.dependence import stage_config, train_config
+from volsam.dependence import evaluate_config, stage_config, train_config
 from volsam.errors import VolsamError
-from volsam.inputs import check_inputs, fingerprints, training_inputs
-from volsam.paths import SamplePaths, trained_marker
+from volsam.inputs import check_inputs, evaluation_inputs, fingerprints, training_inputs
+from volsam.paths import EvaluationPaths, SamplePaths, trained_marker
 
 # Where to run comes from the profile, what to run from the configuration.
 if "cluster" not in config and workflow.resource_settings.cores is None:
@@ -35,6 +35,8 @@ except VolsamError as error:
 
 # What a training leaves for Snakemake.
 TRAINED = str(trained_marker(CONFIG)) if CONFIG.train else ""
+# What an evaluation of models leaves.
+EVALUATED = str(EvaluationPaths(CONFIG.results, CONFIG.evaluate.name).marker)
 
 
 wildcard_constraints:
@@ -91,7 +93,9 @@ def scores(wildcards):
 
 
 def targets():
-    """Reports of all samples, or the trained model; everything else leads to them."""
+    """Reports of all samples, the trained model, or scores of models; all else leads to them."""
     if CONFIG.task == "train":
         return [TRAINED]
+    if CONFIG.task == "evaluate":
+        return [EVALUATED]
     return [marker("report").format(sample=name) for name in SAMPLES]

@@ -163,6 +163,18 @@ def train(
 
 
 @app.command()
+def evaluate(
+    config: ConfigOption,
+    marker: Annotated[Path | None, typer.Option(help="Write what came of it to this file.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+) -> None:
+    """Score models on annotated images, side by side; what is known already is not computed again."""
+    from volsam.cli.evaluate import evaluate as run_evaluation
+
+    run_evaluation(load(config), marker, threads)
+
+
+@app.command()
 def view(
     folder: Annotated[Path, typer.Argument(help="Results of a sample, e.g. results/demo.")],
     screenshot: Annotated[

@@ -16,8 +16,8 @@ from volsam.section import Section
 INTRODUCTION = """\
 # Configuration
 
-*Written by `volsam config-docs` from `src/volsam/config.py` and `src/volsam/train/settings.py`; edit
-these files instead.*
+*Written by `volsam config-docs` from `src/volsam/config.py`, `src/volsam/train/settings.py` and
+`src/volsam/evaluate/settings.py`; edit these files instead.*
 
 What to run is said in one YAML file; where it runs (cores, cluster) is said by the profile. The least
 that is needed:
@@ -65,7 +65,12 @@ def documents() -> dict[Path, str]:
 
 def _tables(root: type[BaseModel]) -> str:
     text = ""
+    shown: dict[type[BaseModel], str] = {}
     for title, prefix, model in _sections(root, ""):
+        if model in shown:
+            text += f"\n## `{title}`\n\nAs [`{shown[model]}`](#{shown[model].replace('.', '')}).\n"
+            continue
+        shown[model] = title
         if title:
             text += f"\n## `{title}`\n\n{_one_line(model.__doc__)}\n"
         else:

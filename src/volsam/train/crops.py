@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from volsam.train.augment import adjust, degrade, random_crop
@@ -155,13 +156,41 @@ def crop(
     )
 
 
-def reserve(example: Example, box: tuple[slice, slice]) -> tuple[Example, Example]:
-    """Split off a box of an example: (the example with the box unknown, the box)."""
-    labels = example.labels.copy()
+def reduce(example: Example, scale: float) -> Example:
+    """An example as the network sees it at a scale below 1: images averaged, labels of the nearest pixel.
+
+    Cutting crops of what the network does not see would only cost time.
+    """
+    size = [max(1, round(extent * scale)) for extent in example.labels.shape]
+    pixels = torch.from_numpy(np.ascontiguousarray(example.image, np.float32))[None, None]
+    image = F.interpolate(pixels, size, mode="bilinear", antialias=True)[0, 0].numpy()
+    rows, columns = (
+        np.minimum(((np.arange(few) + 0.5) * many / few).astype(int), many - 1)
+        for few, many in zip(size, example.labels.shape, strict=True)
+    )
+    return replace(example, image=image, labels=example.labels[np.ix_(rows, columns)])
+
+
+def reserve(
+    example: Example, box: tuple[slice, slice], rest: Example | None = None
+) -> tuple[Example, Example]:
+    """Split off a box of an example.
+
+    Returns
+    -------
+    rest : Example
+        The example, or what earlier boxes left of it, in which the box and the objects that reach
+        into it are unknown.
+    cut : Example
+        The box.
+    """
+    rest = rest or example
+    inside = np.unique(example.labels[box])
+    labels = np.where(np.isin(example.labels, inside[inside > 0]), UNKNOWN, rest.labels)
     labels[box] = UNKNOWN
     name = f"{example.name}[{box[0].start}:{box[0].stop},{box[1].start}:{box[1].stop}]"
     cut = replace(example, name=name, image=example.image[box], labels=example.labels[box])
-    return replace(example, labels=labels), cut
+    return replace(rest, labels=labels.astype(np.int32)), cut
 
 
 def _whole(

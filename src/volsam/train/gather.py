@@ -26,6 +26,7 @@ from volsam.train.crops import UNKNOWN, reserve
 from volsam.train.data import PERCENTILES, Example
 from volsam.train.settings import Train, TrainData
 from volsam.train.sources import pairs
+from volsam.volume.checks import check_finite
 from volsam.volume.source import open_volume
 
 ENOUGH = 10  # slices from which on whole slices are reserved
@@ -57,10 +58,7 @@ def gather(settings: Train) -> Parts:
     VolsamError
         If there is nothing to learn from, or images and labels do not fit.
     """
-    if isinstance(settings.data, str):
-        groups = [(1.0, _annotations(Path(settings.data)))]
-    else:
-        groups = [(data.share, _files(data)) for data in settings.data]
+    groups = read(settings.data)
     groups = [(share, [e for e in group if (e.labels > 0).any()]) for share, group in groups]
     groups = [(share, group) for share, group in groups if group]
     if not groups:
@@ -69,6 +67,13 @@ def gather(settings: Train) -> Parts:
             "(volsam annotate suggest, volsam annotate add)."
         )
     return split(groups, settings.validation, settings.held_out, settings.seed)
+
+
+def read(data: str | Sequence[TrainData]) -> list[tuple[float, list[Example]]]:
+    """All slices of a folder of annotations, or of a list of images with labels, with their shares."""
+    if isinstance(data, str):
+        return [(1.0, _annotations(Path(data)))]
+    return [(part.share, _files(part)) for part in data]
 
 
 def split(
@@ -106,14 +111,21 @@ def split(
             part.append(rest[group][number])
             gone.add((group, number))
         else:
-            rest[group][number], cut = reserve(rest[group][number], box)
+            whole = groups[group][1][number]
+            rest[group][number], cut = reserve(whole, box, rest[group][number])
             part.append(cut)
     train = [
         (share, [e for n, e in enumerate(examples) if (g, n) not in gone])
         for g, ((share, _), examples) in enumerate(zip(groups, rest, strict=True))
     ]
     train = [(s, [e for e in group if (e.labels > 0).any()]) for s, group in train]
-    return Parts([(s, group) for s, group in train if group], *reserved)
+    train = [(s, group) for s, group in train if group]
+    if not train:
+        raise VolsamError(
+            "Every object reaches into a part that is reserved, so that none is left to learn from; "
+            "annotate more, or lower train.validation and train.held_out."
+        )
+    return Parts(train, *reserved)
 
 
 def _place(seed: int, name: str, box: tuple[slice, slice]) -> float:
@@ -138,8 +150,8 @@ def _tiles(example: Example, side: int) -> list[tuple[slice, slice]]:
 def _annotations(root: Path) -> list[Example]:
     examples = []
     for annotation in AnnotationStore(root):
-        image, labels = annotation.image(), annotation.labels().astype(np.int32)
-        labels[annotation.ignore()] = UNKNOWN
+        image = annotation.image()
+        labels = _instances(annotation.labels(), annotation.ignore(), str(annotation.path))
         scaled = _normalised(image, annotation.provenance.limits)
         examples += [
             Example(f"{annotation.id}/{z}", scaled[z], labels[z]) for z in range(len(labels))
@@ -150,25 +162,51 @@ def _annotations(root: Path) -> list[Example]:
 def _files(data: TrainData) -> list[Example]:
     examples = []
     for image_path, labels_path in pairs(data):
-        image = open_volume(image_path, axes=data.axes, key=data.key, channel=data.channel or 0)
-        truth = open_volume(labels_path, axes=data.axes, key=data.labels_key)
+        image = open_volume(image_path, axes=data.axes, key=data.key, channel=data.channel)
+        truth = open_volume(labels_path, axes=_without_channels(data.axes), key=data.labels_key)
         if image.info.shape != truth.info.shape:
             raise VolsamError(
                 f"Labels {labels_path} have shape {truth.info.shape} and their image {image_path} "
                 f"has {image.info.shape}; give labels of the same pixels."
             )
         whole = Box.of(image.info.shape)
-        scaled, labels = _normalised(image.read(whole), None), truth.read(whole)
-        if labels.dtype.kind not in "iu":
-            raise VolsamError(f"Labels {labels_path} are {labels.dtype} and no whole numbers.")
-        unknown = labels == (0 if data.sparse else data.ignore)
-        labels = labels.astype(np.int32)
-        labels[unknown] = UNKNOWN
+        pixels, stored = image.read(whole), truth.read(whole)
+        check_finite(pixels, path=image_path)
+        unknown = np.zeros(stored.shape, np.bool_)
+        if data.ignore is not None:
+            unknown |= stored == data.ignore
+        if data.sparse:
+            unknown |= stored == 0
+        scaled, labels = _normalised(pixels, None), _instances(stored, unknown, labels_path)
         for z in range(len(labels)) if data.slices is None else data.slices:
             if z >= len(labels):
                 raise VolsamError(f"{image_path} has {len(labels)} slices and no slice {z}.")
             examples.append(Example(f"{image_path}/{z}", scaled[z], labels[z]))
     return examples
+
+
+def _without_channels(axes: str | None) -> str | None:
+    return axes and "".join(axis for axis in axes if axis not in "cs")
+
+
+def _instances(
+    stored: NDArray[np.generic], unknown: NDArray[np.bool_], name: str
+) -> NDArray[np.int32]:
+    """Labels numbered from 1 without gaps, whatever their ids are, and `UNKNOWN`."""
+    if stored.dtype.kind not in "iu":
+        raise VolsamError(
+            f"Labels {name} are {stored.dtype} and no whole numbers; save them as integers."
+        )
+    values = np.where(unknown, 0, stored)
+    if values.min(initial=0) < 0:
+        raise VolsamError(
+            f"Labels {name} hold {values.min()}, and objects are numbers above 0; state what is "
+            "unknown by the key ignore."
+        )
+    ids, numbers = np.unique(values, return_inverse=True)
+    labels = (numbers.reshape(values.shape) + (ids[0] > 0)).astype(np.int32)
+    labels[unknown] = UNKNOWN
+    return labels
 
 
 def _normalised(

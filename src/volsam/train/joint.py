@@ -30,6 +30,7 @@ from volsam.models.tiny_vit import TinyViT
 from volsam.models.unetr import UNETR, is_transposed
 from volsam.segment.corrections import correction_points, start_prompts
 from volsam.segment.prompts import Prompts, best, decode, upscale
+from volsam.train.layers import prepare_decoder, prepare_encoder
 from volsam.train.loss import ais_loss, mask_losses
 
 Backward = Callable[[Tensor], None]
@@ -115,6 +116,8 @@ def build(spec: str, *, scale: float = 1.0, allow_pickle: bool = False) -> Joint
         fit(encoder, bare, f"image encoder of {source.name}", source.files[0])
     else:
         fit(sam, state, source.name, source.files[0])
+    if not isinstance(encoder, TinyViT):
+        prepare_encoder(encoder)
     channels = sam.prompt_encoder.embed_dim
     decoder_state = checkpoint.decoder
     arguments = source.decoder or {
@@ -124,6 +127,7 @@ def build(spec: str, *, scale: float = 1.0, allow_pickle: bool = False) -> Joint
     decoder = UNETR(**arguments)
     if decoder_state is not None:
         fit(decoder, decoder_state, "decoder for automatic instance segmentation", source.files[-1])
+    prepare_decoder(decoder)
     return JointNetwork(sam, decoder, source, scale)
 
 

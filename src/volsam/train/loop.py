@@ -46,7 +46,7 @@ from volsam.train.validate import learn, validate
 
 SAVE_EVERY = 120.0  # seconds between states
 SAY_EVERY = 10.0
-CALIBRATION = 24  # batches
+CALIBRATION = 10  # batches
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -209,7 +209,7 @@ class Loop:
         first = self.progress.step * size * self.world
         crops = Crops(self.groups, self.crops, self.settings.seed, first, last * size * self.world)
         mine = torch.utils.data.Subset(crops, range(self.rank, len(crops), self.world))
-        workers = 0 if self.device.type == "cpu" else 4
+        workers = 1 if self.device.type == "cpu" else 4
         return iter(DataLoader(mine, size, num_workers=workers, collate_fn=collate))
 
     def _step(self, crops: list[Crop]) -> tuple[float, float, float]:

@@ -43,7 +43,7 @@ PRESETS = {
     "80gb": Preset(2, 25, 25, "bf16"),
 }
 SMALL_INPUT = 512  # inputs up to this side are cheap: more crops per step
-SMALL_BATCH = 4
+SMALL_BATCH, SMALL_CHUNK = 4, 16
 
 
 def choose(settings: Train, image_size: int) -> Preset:
@@ -58,11 +58,12 @@ def choose(settings: Train, image_size: int) -> Preset:
     """
     name = settings.preset
     preset = PRESETS[_detect() if name == "auto" else name]
-    batch = max(preset.batch, SMALL_BATCH) if image_size <= SMALL_INPUT else preset.batch
+    small = image_size <= SMALL_INPUT
+    batch = max(preset.batch, SMALL_BATCH) if small else preset.batch
     return Preset(
         settings.batch or batch,
         settings.objects or preset.objects,
-        preset.chunk,
+        max(preset.chunk, SMALL_CHUNK) if small else preset.chunk,
         settings.precision or preset.precision,
     )
 

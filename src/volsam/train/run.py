@@ -11,10 +11,11 @@ Invariants
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,9 @@ from volsam.models.registry import file_hash
 from volsam.models.store import ModelStore, Version
 from volsam.paths import write_json
 from volsam.train.adapt import adapt, additions, merge, restrict
-from volsam.train.crops import UNKNOWN, Crop, crop
+from volsam.train.crops import UNKNOWN, Crop, crop, reduce
 from volsam.train.data import Example
+from volsam.train.devices import agreed, own_device, ranks
 from volsam.train.gather import Parts, gather
 from volsam.train.joint import JointNetwork, build
 from volsam.train.loop import Loop
@@ -81,6 +83,7 @@ def train_model(
     dict
         Version, whether it is promoted and why, scores of it and of its parent.
     """
+    _check_metric(settings)
     if threads:
         torch.set_num_threads(threads)
     keep_freed_memory()
@@ -90,19 +93,35 @@ def train_model(
     digest = training_digest(settings, hashes)
     store = ModelStore(models)
     known = [v for v in store.versions(settings.name) if v.description().get("training") == digest]
+    if known and ranks()[0]:
+        return {}
     if known:
         say(f"version {known[-1].number} of {settings.name} is this training already")
         return _promote(store, known[-1], settings, say)
     work = models / settings.name / ".training" / digest
-    with lease(work / "lease.json", f"training of {settings.name}"):
+    with _alone(work, settings.name):
         parts = gather(settings)
         _say_parts(parts, say)
         trained = _fit(network, settings, parts, work, say)
-        if dist.is_initialized() and dist.get_rank():
+        if ranks()[0]:
             return {}
-        version = _publish(store, trained, settings, parts, parent, hashes, digest, work, say)
+        before = _load_parent(parent, allow_pickle)
+        version = _publish(
+            store, trained, settings, parts, parent, before, hashes, digest, work, say
+        )
     shutil.rmtree(work)
     return _promote(store, version, settings, say)
+
+
+def _check_metric(settings: Train) -> None:
+    """Refuse what cannot be compared before anything is computed."""
+    promotion = settings.promotion
+    prompts = promotion.metric in ("box", "point")
+    if promotion.when == "better" and prompts and settings.parts == "automatic":
+        raise VolsamError(
+            f"Key train.promotion.metric is {promotion.metric}, and train.parts is automatic, where "
+            "prompts are not scored; use mSA, or train prompts."
+        )
 
 
 def training_digest(settings: Train, parent_hashes: Sequence[str]) -> str:
@@ -116,6 +135,9 @@ def _fit(
     network: JointNetwork, settings: Train, parts: Parts, work: Path, say: Say
 ) -> JointNetwork:
     torch.manual_seed(settings.seed)
+    if settings.scale < 1:
+        parts, settings = _reduced(parts, settings)
+        network.scale = 1.0
     restrict(network, settings.parts)
     adapt(network, settings.adapt, rank=settings.rank, blocks=settings.blocks)
     preset = choose(settings, network.image_size)
@@ -136,6 +158,23 @@ def _fit(
     return loop.run()
 
 
+def _reduced(parts: Parts, settings: Train) -> tuple[Parts, Train]:
+    """Examples in pixels of the network, and settings that go with them."""
+    scale = settings.scale
+
+    def smaller(examples: Sequence[Example]) -> list[Example]:
+        return [reduce(example, scale) for example in examples]
+
+    changes = {
+        "scale": 1.0,
+        "min_size": round(settings.min_size * scale**2),
+        "crop": settings.crop and round(settings.crop * scale),
+    }
+    train = [(share, smaller(examples)) for share, examples in parts.train]
+    less = Parts(train, smaller(parts.validation), smaller(parts.held_out))
+    return less, settings.model_copy(update=changes)
+
+
 def _validation_crop(example: Example, network: JointNetwork, settings: Train) -> Crop:
     """The middle of an image, as large as the network takes."""
     side = round(network.image_size / settings.scale)
@@ -152,6 +191,7 @@ def _publish(
     settings: Train,
     parts: Parts,
     parent: str,
+    before: tuple[Model, bool],
     hashes: Sequence[str],
     digest: str,
     work: Path,
@@ -165,9 +205,9 @@ def _publish(
     candidate.mkdir(exist_ok=True)
     save_file(state, candidate / WEIGHTS)
     write_json(candidate / "model.json", description)
-    validation, held_out = _pairs(parts.validation), _pairs(parts.held_out)
+    validation, held_out = as_pairs(parts.validation), as_pairs(parts.held_out)
     model = load_model(str(candidate / "model.json"))
-    before = _load_parent(parent)
+    older, comparable = before
     if validation:
         say(f"tunes thresholds on {len(validation)} validation images")
         description["ais"], description["tuning"] = tune(model, validation, settings.scale)
@@ -176,7 +216,7 @@ def _publish(
     if held_out:
         say(f"compares with the parent on {len(held_out)} held-out images")
         description["metrics"] = {
-            "before": {} if before is None else scores(before, held_out, settings),
+            "before": scores(older, held_out, settings, automatic=comparable),
             "after": scores(model, held_out, settings),
             "on": f"{len(held_out)} held-out images",
         }
@@ -187,7 +227,8 @@ def _publish(
         shutil.copyfile(work / "progress.json", folder / "progress.json")
         if (work / "tensorboard").is_dir():
             shutil.copytree(work / "tensorboard", folder / "tensorboard")
-        write_report(folder, description, before, model, held_out or validation)
+        shown = older if comparable else None
+        write_report(folder, description, shown, model, held_out or validation)
 
     return store.publish(settings.name, description, state, extra)
 
@@ -242,12 +283,15 @@ def tune(
     return dict(found.best), {"images": len(images), **found.scores}
 
 
-def scores(model: Model, images: Sequence[Pair], settings: Train) -> dict[str, float]:
+def scores(
+    model: Model, images: Sequence[Pair], settings: Train, *, automatic: bool = True
+) -> dict[str, float]:
     """What models are compared by: automatic segmentation, and mean IoU from one prompt."""
     prompts = settings.parts != "automatic" and model.sam is not None
     found = evaluate_model(
         model,
         images,
+        automatic=automatic,
         interactive=prompts,
         rounds=0,
         grid=False,
@@ -255,7 +299,9 @@ def scores(model: Model, images: Sequence[Pair], settings: Train) -> dict[str, f
         seed=settings.seed,
         scale=settings.scale,
     )
-    result = {key: float(found["automatic"]["mean"][key]) for key in AUTOMATIC}
+    result = {}
+    if automatic:
+        result = {key: float(found["automatic"]["mean"][key]) for key in AUTOMATIC}
     for curve in found.get("interactive", {}).get("curves", ()):
         if not curve["with_mask"] and curve["iou"][0] is not None:
             result[curve["start"]] = curve["iou"][0]
@@ -296,16 +342,26 @@ def better(settings: Train, before: dict[str, float], after: dict[str, float]) -
     return after[metric] > before[metric] + promotion.margin, text
 
 
-def _pairs(examples: Sequence[Example]) -> list[Pair]:
+def as_pairs(examples: Sequence[Example]) -> list[Pair]:
     return [Pair(e.name, e.image, np.maximum(e.labels, 0), e.labels == UNKNOWN) for e in examples]
 
 
-def _load_parent(parent: str) -> Model | None:
-    """The parent as it is used; None where it has no decoder to compare."""
+def _load_parent(parent: str, allow_pickle: bool) -> tuple[Model, bool]:
+    """The parent as it is used, and whether it can segment automatically."""
     try:
-        return load_model(parent)
+        return load_model(parent, allow_pickle=allow_pickle), True
     except VolsamError:
-        return None
+        return load_model(parent, need_decoder=False, allow_pickle=allow_pickle), False
+
+
+@contextlib.contextmanager
+def _alone(work: Path, name: str) -> Iterator[None]:
+    """Hold the lease of a training; the first of several processes holds it for all."""
+    holding = ranks()[0] == 0
+    held = lease(work / "lease.json", f"training of {name}") if holding else contextlib.nullcontext()
+    with held:
+        agreed(0.0, own_device())  # the others wait for the first
+        yield
 
 
 def _say_parts(parts: Parts, say: Say) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Sequence
 from pathlib import Path
 
 from volsam.annotate.store import AnnotationStore
@@ -13,13 +14,15 @@ from volsam.volume.fingerprint import fingerprint
 
 def data_digests(settings: Train) -> dict[str, str]:
     """What the data are, by path: changed content or a new annotation is a new training."""
-    if isinstance(settings.data, str):
-        return {settings.data: AnnotationStore(Path(settings.data)).digest()}
+    return digests(settings.data)
+
+
+def digests(data: str | Sequence[TrainData]) -> dict[str, str]:
+    """The same of a folder of annotations, or of a list of images with labels."""
+    if isinstance(data, str):
+        return {data: AnnotationStore(Path(data)).digest()}
     return {
-        path: fingerprint(path).content
-        for data in settings.data
-        for pair in pairs(data)
-        for path in pair
+        path: fingerprint(path).content for part in data for pair in pairs(part) for path in pair
     }
 
 

@@ -1,0 +1,221 @@
+"""From annotations to a model in use: versions, promotion, and what a failure leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from volsam.errors import VolsamError
+from volsam.models import load_model
+from volsam.models.store import ModelStore
+from volsam.train import run as module
+from volsam.train.run import better, train_model, training_digest
+from volsam.train.settings import Train
+
+
+def settings(images: Path, **changes: Any) -> Train:
+    data = {
+        "name": "mine",
+        "data": [{"image": f"{images}/im/*.tif", "labels": f"{images}/lab/*.tif", "axes": "yx"}],
+        "batch": 1,
+        "objects": 2,
+        "min_size": 12,
+        "parts": "automatic",
+        "interactive": {"sub_iterations": 2},
+        "schedule": {"epochs": 1, "steps": 1},
+        "promotion": {"when": "always"},
+    }
+    return Train.model_validate({**data, **changes})
+
+
+def train(chosen: Train, models: Path, parent: str) -> tuple[dict[str, Any], list[str]]:
+    said: list[str] = []
+    return train_model(chosen, models, parent, threads=1, say=said.append), said
+
+
+@pytest.fixture(autouse=True)
+def small_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thresholds are tuned elsewhere."""
+    monkeypatch.setattr(module, "AIS_GRID", {"min_size": (10.0, 20.0)})
+
+
+def test_publishes_a_whole_version(images: Path, parent: str, tmp_path: Path) -> None:
+    chosen = settings(images, parts="joint")
+    found, said = train(chosen, tmp_path, parent)
+    version = ModelStore(tmp_path).version("mine", 1)
+    assert (found["name"], found["version"], found["promoted"]) == ("mine", 1, True)
+    assert found["hash"] == version.hash
+    for scores in (found["before"], found["after"]):
+        assert set(scores) >= {"mSA", "SA50", "SA75", "box", "point"}
+    described = version.description()
+    assert described["parent"] == chosen.parent
+    assert described["metrics"]["after"] == found["after"]
+    assert described["ais"]["min_size"] in (0, 10, 20)
+    assert described["tuning"]["images"] >= 1
+    assert described["training"]
+    model = load_model(str(version.path))
+    assert model.sam is not None
+    names = {path.name for path in version.folder.iterdir()}
+    assert names >= {"weights.safetensors", "model.json", "card.md", "report.html", "progress.json"}
+    assert ModelStore(tmp_path).find("mine") == version.path
+    assert not [*(tmp_path / "mine" / ".training").iterdir()]
+    assert any("images to learn from" in line for line in said)
+    assert "not in use" not in said[-1]
+
+
+def test_same_training_is_not_run_again(images: Path, parent: str, tmp_path: Path) -> None:
+    first, _ = train(settings(images), tmp_path, parent)
+    before = (tmp_path / "mine" / "promoted.json").read_bytes()
+    again, said = train(settings(images, when="new-annotations"), tmp_path, parent)
+    assert again == first
+    assert said[0] == "version 1 of mine is this training already"
+    assert (tmp_path / "mine" / "promoted.json").read_bytes() == before
+    other, _ = train(settings(images, seed=1), tmp_path, parent)
+    assert other["version"] == 2
+    back, _ = train(settings(images), tmp_path, parent)
+    assert back["version"] == 1
+    assert ModelStore(tmp_path).find("mine").parent.name == "1"
+
+
+def test_digest_names_settings_data_and_parent(images: Path, tmp_path: Path) -> None:
+    def digest(parent: str = "p", **changes: Any) -> str:
+        return training_digest(settings(images, **changes), [parent])
+
+    assert digest() == digest()
+    assert digest() == digest(promotion={"when": "never"}) == digest(when="new-annotations")
+    other = tmp_path / "other"
+    for part in ("im", "lab"):
+        (other / part).mkdir(parents=True)
+        for path in (images / part).iterdir():
+            (other / part / path.name).write_bytes(path.read_bytes())
+    data = [{"image": f"{other}/im/*.tif", "labels": f"{other}/lab/*.tif", "axes": "yx"}]
+    moved = digest(data=data)
+    different = [digest(), digest("q"), digest(seed=1), digest(adapt="lora"), moved]
+    (other / "lab" / "0.tif").write_bytes((images / "lab" / "1.tif").read_bytes())
+    assert len({*different, digest(data=data)}) == 6
+
+
+def test_promotion_is_asked_anew(images: Path, parent: str, tmp_path: Path) -> None:
+    """`promotion` is no part of the training: the version there is, is judged by the new rule."""
+    never, _ = train(settings(images, promotion={"when": "never"}), tmp_path, parent)
+    assert not never["promoted"]
+    assert never["why"] == "promotion.when is never"
+    assert ModelStore(tmp_path).promoted("mine") is None
+    always, said = train(settings(images), tmp_path, parent)
+    assert (always["version"], always["promoted"]) == (1, True)
+    assert said[0] == "version 1 of mine is this training already"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "margin", "good", "why"),
+    [
+        (0.5, 0.6, 0.0, True, "mSA on held-out images 0.600, of its parent 0.500"),
+        (0.5, 0.5, 0.0, False, "of its parent 0.500"),
+        (0.5, 0.6, 0.2, False, "of its parent 0.500"),
+        (None, 0.1, 0.0, True, "its parent has no mSA"),
+    ],
+)
+def test_better(
+    before: float | None, after: float, margin: float, good: bool, why: str, images: Path
+) -> None:
+    chosen = settings(images, promotion={"when": "better", "margin": margin})
+    known = {} if before is None else {"mSA": before}
+    found, reason = better(chosen, known, {"mSA": after})
+    assert found is good
+    assert why in reason
+
+
+def test_metric_that_is_not_measured_is_refused_before_training(
+    images: Path, parent: str, tmp_path: Path
+) -> None:
+    chosen = settings(images, promotion={"when": "better", "metric": "box"})
+    with pytest.raises(VolsamError, match="promotion.metric is box, which was not measured"):
+        better(chosen, {}, {"mSA": 0.5})
+    with pytest.raises(VolsamError, match=r"promotion.metric is box, and train.parts is automatic"):
+        train(chosen, tmp_path, parent)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("lacking", ["prompts", "decoder"])
+def test_parent_that_lacks_a_part(lacking: str, images: Path, parent: str, tmp_path: Path) -> None:
+    """What it has is compared; what it lacks begins with random weights."""
+    described = json.loads(Path(parent).read_text())
+    if lacking == "prompts":
+        del described["prompts"]
+    state = load_file(Path(parent).parent / "weights.safetensors")
+    without = {
+        "prompts": ("prompt_encoder.", "mask_decoder."),
+        "decoder": ("decoder.",),
+    }[lacking]
+    home = tmp_path / "parent"
+    home.mkdir()
+    kept = {k: v for k, v in state.items() if not k.startswith(without)}
+    save_file(kept, home / "weights.safetensors")
+    (home / "model.json").write_text(json.dumps(described))
+    chosen = settings(images, parts="joint", promotion={"when": "better", "metric": "mSA"})
+    found, _ = train(chosen, tmp_path / "models", str(home / "model.json"))
+    assert {"mSA", "box", "point"} <= set(found["after"])
+    assert ("mSA" in found["before"]) is (lacking == "prompts")
+    assert ("box" in found["before"]) is (lacking == "decoder")
+    if lacking == "decoder":
+        assert found["promoted"]
+        assert found["why"] == "its parent has no mSA"
+
+
+def test_failure_leaves_no_version_and_goes_on(
+    images: Path, parent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_report", broken)
+        with pytest.raises(VolsamError, match="No space left"):
+            train(settings(images), tmp_path, parent)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == [".training"]
+    assert ModelStore(tmp_path).versions("mine") == []
+    assert not [*tmp_path.rglob("lease.json")]
+    found, said = train(settings(images), tmp_path, parent)
+    assert found["version"] == 1
+    assert "goes on after step 1" in said
+
+
+def test_held_out_images_are_not_learnt_from(
+    images: Path, parent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt, scored = set(), set()
+    fit, scores = module._fit, module.scores
+
+    def spy_fit(network: Any, chosen: Any, parts: Any, *rest: Any) -> Any:
+        learnt.update(e.name for _, group in parts.train for e in group)
+        return fit(network, chosen, parts, *rest)
+
+    def spy_scores(model: Any, pairs: Any, *rest: Any, **more: Any) -> Any:
+        scored.update(pair.name for pair in pairs)
+        return scores(model, pairs, *rest, **more)
+
+    monkeypatch.setattr(module, "_fit", spy_fit)
+    monkeypatch.setattr(module, "scores", spy_scores)
+    train(settings(images), tmp_path, parent)
+    assert learnt
+    assert scored
+    assert not learnt & scored
+
+
+def test_lora_becomes_ordinary_weights(images: Path, parent: str, tmp_path: Path) -> None:
+    rate = {"epochs": 1, "steps": 2, "learning_rate": 0.01}
+    train(settings(images, adapt="lora", schedule=rate), tmp_path, parent)
+    folder = tmp_path / "mine" / "1"
+    old = load_file(Path(parent).parent / "weights.safetensors")
+    new = load_file(folder / "weights.safetensors")
+    assert new.keys() == old.keys()
+    changed = {k for k, v in old.items() if not torch.equal(v, new[k])}
+    assert any(name.startswith("image_encoder.") for name in changed)
+    added = load_file(folder / "lora.safetensors")
+    assert added
+    assert all(name.endswith((".up", ".down")) for name in added)
