@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,6 @@ Record = Mapping[str, np.ndarray]
 ITERATIONS = 3  # with the warm-up
 SIDE, BLOBS = 512, 24
 PEER = REPOSITORY / "benchmarks" / "peer"
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": "8589934592", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
 LOSSES = ("dice", "iou", "automatic")
 
 
@@ -50,37 +49,30 @@ def main(folder: Path) -> str:
         maker = str(PEER / "random_checkpoint.py")
         run([peer(), maker, str(checkpoint)], log=folder / "checkpoint.log")
     _write_batch(batch)
-    costs: dict[str, Cost] = {}
-    records: dict[str, Any] = {}
-    theirs, ours = "micro-sam", "volsam"
-    script = [peer(), str(PEER / "train_iterations.py"), str(checkpoint), str(batch)]
-    for name, env in ((theirs, {}), (f"{theirs}, our allocator settings", MALLOC)):
-        out = folder / f"{'malloc' if env else 'peer'}.npz"
-        command = [*script, str(ITERATIONS), str(out)]
-        costs[name] = run(command, env=env, log=out.with_suffix(".log"))
-        records[name] = np.load(out)
-    command = [sys.executable, "-m", "benchmarks.training", str(checkpoint), str(batch)]
-    command += [str(folder / "peer.npz"), str(folder / "ours.npz")]
-    costs[ours] = run(command, log=folder / "ours.log")
-    records[ours] = np.load(folder / "ours.npz")
-    return "\n\n".join((_cost_table(costs, records), _loss_table(records[theirs], records[ours])))
+    theirs, ours = folder / "peer.npz", folder / "ours.npz"
+    files = [str(checkpoint), str(batch)]
+    script = [peer(), str(PEER / "train_iterations.py"), *files, str(ITERATIONS), str(theirs)]
+    costs = {"micro-sam": run(script, log=folder / "peer.log")}
+    script = [sys.executable, "-m", "benchmarks.training", *files, str(theirs), str(ours)]
+    costs["volsam"] = run(script, log=folder / "ours.log")
+    records = [np.load(path) for path in (theirs, ours)]
+    return "\n\n".join((_cost_table(costs, records), _loss_table(*records)))
 
 
-def _cost_table(costs: dict[str, Cost], records: dict[str, Record]) -> str:
-    seconds = {name: float(record["seconds"][1:].mean()) for name, record in records.items()}
-    base = next(iter(seconds))
+def _cost_table(costs: Mapping[str, Cost], records: Sequence[Record]) -> str:
+    seconds = [record["seconds"][1:] for record in records]
+    base = next(iter(costs.values()))
     rows = [
         (
             name,
-            " ".join(f"{s:.1f}" for s in records[name]["seconds"][1:]),
-            f"{seconds[name]:.1f}",
-            f"{seconds[name] / seconds[base]:.2f}",
+            ", ".join(f"{s:.1f}" for s in each),
+            f"{each.mean() / seconds[0].mean():.2f}",
             f"{cost.largest:.0f}",
-            f"{cost.largest / costs[base].largest:.2f}",
+            f"{cost.largest / base.largest:.2f}",
         )
-        for name, cost in costs.items()
+        for (name, cost), each in zip(costs.items(), seconds, strict=True)
     ]
-    header = ("", "CPU s per iteration", "mean", "ratio", "peak memory, MiB", "ratio")
+    header = ("", "CPU s per iteration", "ratio", "peak memory, MiB", "ratio")
     return table(header, rows)
 
 

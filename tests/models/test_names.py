@@ -64,11 +64,11 @@ def test_what_is_no_trained_model_stays(model: str, tmp_path: Path) -> None:
 
 
 def test_refusals(tmp_path: Path) -> None:
-    with pytest.raises(VolsamError, match="Model mine has itself as train.parent"):
+    with pytest.raises(VolsamError, match=r"Model mine has itself as train.parent"):
         resolve(config(tmp_path, parent="mine"))
     publish(tmp_path, promote=False)
     with pytest.raises(
-        VolsamError, match="No version of model mine .* is promoted; it has 1, prom"
+        VolsamError, match=r"No version of model mine .* is promoted; it has 1, prom"
     ):
         resolve(config(tmp_path))
 

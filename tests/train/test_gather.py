@@ -105,10 +105,10 @@ def test_shares_of_zero_reserve_nothing() -> None:
 
 
 def test_too_little_to_reserve_is_refused() -> None:
-    with pytest.raises(VolsamError, match="1 parts of slices are too few to reserve 2 of them"):
+    with pytest.raises(VolsamError, match=r"1 parts of slices are too few to reserve 2 of them"):
         split([(1.0, examples(1, 64))], 0.1, 0.1, 0)
     one = np.ones((128, 128), np.int32)
-    with pytest.raises(VolsamError, match="none is left to learn from; annotate more"):
+    with pytest.raises(VolsamError, match=r"none is left to learn from; annotate more"):
         split([(1.0, [Example("a/0", one.astype(np.float32), one)])], 0.1, 0.1, 0)
 
 
@@ -160,7 +160,7 @@ def test_channel_of_the_image_only(tmp_path: Path) -> None:
     image, labels = stack()
     both = np.stack([image, image * 0], axis=1)
     data = files(tmp_path, both, labels) | {"axes": "zcyx"}
-    with pytest.raises(VolsamError, match="channel"):
+    with pytest.raises(VolsamError, match=r"channel"):
         gather(settings([data]))
     parts = gather(settings([{**data, "channel": 0}]))
     assert parts.held_out[0].image.max() > 0.5
@@ -210,5 +210,5 @@ def test_refusals(spoil: str, sentence: str, tmp_path: Path) -> None:
 
 
 def test_no_annotations_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(VolsamError, match="no labelled object in .*nothing; annotate something"):
+    with pytest.raises(VolsamError, match=r"no labelled object in .*nothing; annotate something"):
         gather(settings(str(tmp_path / "nothing")))

@@ -134,7 +134,7 @@ def test_metric_that_is_not_measured_is_refused_before_training(
     images: Path, parent: str, tmp_path: Path
 ) -> None:
     chosen = settings(images, promotion={"when": "better", "metric": "box"})
-    with pytest.raises(VolsamError, match="promotion.metric is box, which was not measured"):
+    with pytest.raises(VolsamError, match=r"promotion.metric is box, which was not measured"):
         better(chosen, {}, {"mSA": 0.5})
     with pytest.raises(VolsamError, match=r"promotion.metric is box, and train.parts is automatic"):
         train(chosen, tmp_path, parent)
@@ -175,7 +175,7 @@ def test_failure_leaves_no_version_and_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "write_report", broken)
-        with pytest.raises(VolsamError, match="No space left"):
+        with pytest.raises(VolsamError, match=r"No space left"):
             train(settings(images), tmp_path, parent)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == [".training"]
     assert ModelStore(tmp_path).versions("mine") == []

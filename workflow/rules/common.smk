@@ -79,8 +79,9 @@ def embeddings(wildcards):
 
 def trained(wildcards):
     """A model that learns from new annotations is trained before it is used."""
-    train = SAMPLES[wildcards.sample].train
-    if train and train.when == "new-annotations" and CONFIG.model == train.name:
+    chosen = SAMPLES[wildcards.sample]
+    train = chosen.train
+    if train and train.when == "new-annotations" and chosen.model == train.name:
         return [TRAINED]
     return []
 

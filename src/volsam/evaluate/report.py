@@ -200,7 +200,7 @@ def _differences(models: Models) -> list[Difference]:
         found.append(
             Difference(
                 name,
-                f"{mean:+.3f}",
+                f"{round(mean, 3) + 0.0:+.3f}",  # no "-0.000"
                 "–" if error is None else f"± {error:.3f}",
                 int((change > 0).sum()),
                 int((change < 0).sum()),

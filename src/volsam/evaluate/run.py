@@ -89,7 +89,8 @@ def evaluate_models(
     Raises
     ------
     VolsamError
-        If images are missing or unfit, a model cannot be had, or two models are the same.
+        If images are missing or unfit, a model cannot be had, two models are the same, or memory
+        runs out.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -101,7 +102,7 @@ def evaluate_models(
         models = candidates(config)
         images, tuning = gather_images(config)
         tuned = f", {len(tuning)} to tune on" if tuning else ""
-        say(f"{len(images)} images to score{tuned}, {len(models)} models")
+        say(f"{len(images)} images to score{tuned}; {', '.join(m.name for m in models)}")
         scores: dict[str, Any] = {
             "version": __version__,
             "settings": json.loads(evaluate_config(config)),
@@ -126,6 +127,11 @@ def candidates(config: Config) -> list[Candidate]:
     found: dict[str, Candidate] = {}
     for name in config.evaluate.models or [config.model]:
         spec = resolve(config, name)
+        if spec.startswith("predictions:"):
+            raise VolsamError(
+                f"Model {name} is stored predictions, which nothing can be predicted with; name "
+                "models in evaluate.models."
+            )
         parts = [fingerprint(path).content for path in described(config, name)]
         digest = _digest(parts or [file_hash(path) for path in Source.find(spec).files])
         if digest in found:
@@ -221,19 +227,24 @@ def _evaluate(
     def interactive() -> dict[str, Any]:
         if model().sam is None:
             return {}
-        return evaluate_model(
-            model(),
-            _normalised(images, model()),
-            automatic=False,
-            interactive=True,
-            rounds=settings.rounds,
-            grid=False,
-            neurites=False,
-            seed=settings.seed,
-            scale=settings.scale,
-            batch=settings.batch,
-            progress=heard,
-        )
+        try:
+            return evaluate_model(
+                model(),
+                _normalised(images, model()),
+                automatic=False,
+                interactive=True,
+                rounds=settings.rounds,
+                grid=False,
+                neurites=False,
+                seed=settings.seed,
+                scale=settings.scale,
+                batch=settings.batch,
+                progress=heard,
+            )
+        except MemoryError:
+            raise VolsamError(
+                f"Memory ran out with {settings.batch} objects at once; lower evaluate.batch."
+            ) from None
 
     search = {"grid": settings.grid, "tuning": _contents(tuning) if settings.grid else None}
     result, seconds = _known(work, common | search, automatic)
@@ -248,7 +259,8 @@ def _evaluate(
             result["seconds"]["interactive"] = seconds
         else:
             result["gaps"].append(f"Model {candidate.name} takes no prompts and is left out.")
-    say(f"{candidate.name}: mSA {result['automatic']['mean']['mSA']:.3f}")
+    for sentence in (f"mSA {result['automatic']['mean']['mSA']:.3f}", *result["gaps"]):
+        say(f"{candidate.name}: {sentence}")
     return result
 
 

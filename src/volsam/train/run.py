@@ -358,7 +358,9 @@ def _load_parent(parent: str, allow_pickle: bool) -> tuple[Model, bool]:
 def _alone(work: Path, name: str) -> Iterator[None]:
     """Hold the lease of a training; the first of several processes holds it for all."""
     holding = ranks()[0] == 0
-    held = lease(work / "lease.json", f"training of {name}") if holding else contextlib.nullcontext()
+    held = (
+        lease(work / "lease.json", f"training of {name}") if holding else contextlib.nullcontext()
+    )
     with held:
         agreed(0.0, own_device())  # the others wait for the first
         yield
