@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import small
 import tifffile
+import tiny
 import yaml
 
 from volsam.cli import main
@@ -25,8 +25,8 @@ class Evaluation:
             "task": "evaluate",
             "results": str(folder / "results"),
             "evaluate": {
-                "models": [small.write_model(folder / name, n) for n, name in enumerate("ab")],
-                "data": [small.write_images(folder, 1)],
+                "models": [tiny.write_model(folder / name, n) for n, name in enumerate("ab")],
+                "data": [tiny.write_discs(folder, 1)],
                 "rounds": 1,
             },
         }

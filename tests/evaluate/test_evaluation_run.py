@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small
 import tifffile
+import tiny
 from pydantic import ValidationError
 
 from volsam.annotate.store import AnnotationStore
@@ -28,11 +28,11 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Two models with prompts, one without, and images."""
     folder = tmp_path_factory.mktemp("scene")
     return {
-        "a": small.write_model(folder / "a", 0),
-        "b": small.write_model(folder / "b", 1),
-        "mute": small.write_model(folder / "mute", 2, prompts=False),
-        "data": [small.write_images(folder / "images", 2)],
-        "tuning": [small.write_images(folder / "tuning", 1, 9)],
+        "a": tiny.write_model(folder / "a", 0),
+        "b": tiny.write_model(folder / "b", 1),
+        "mute": tiny.write_model(folder / "mute", 2, prompts=False),
+        "data": [tiny.write_discs(folder / "images", 2)],
+        "tuning": [tiny.write_discs(folder / "tuning", 1, 9)],
     }
 
 
@@ -158,8 +158,8 @@ def test_changed_images_and_weights_are_computed_again(
     tmp_path: Path, scene: dict[str, Any], counted: list[tuple[str, str]]
 ) -> None:
     images = tmp_path / "images"
-    own = {**scene, "data": [small.write_images(images, 2)]}
-    own["a"] = small.write_model(tmp_path / "a", 0)
+    own = {**scene, "data": [tiny.write_discs(images, 2)]}
+    own["a"] = tiny.write_model(tmp_path / "a", 0)
     config = configured(tmp_path, own, interactive=False)
     evaluate_models(config, say=quiet)
     known = evaluation_inputs(config)
@@ -171,7 +171,7 @@ def test_changed_images_and_weights_are_computed_again(
     evaluate_models(config, say=quiet)
     assert len(counted) == 2
     known = evaluation_inputs(config)
-    small.write_model(tmp_path / "a", 5)
+    tiny.write_model(tmp_path / "a", 5)
     assert evaluation_inputs(config) != known
     counted.clear()
     evaluate_models(config, say=quiet)
@@ -179,7 +179,7 @@ def test_changed_images_and_weights_are_computed_again(
 
 
 def test_unknown_pixels_and_images(tmp_path: Path, scene: dict[str, Any]) -> None:
-    entry = small.write_images(tmp_path, 3)
+    entry = tiny.write_discs(tmp_path, 3)
     empty = np.zeros((56, 60), np.uint16)
     tifffile.imwrite(tmp_path / "lab" / "0.tif", empty)
     images, tuning = gather_images(configured(tmp_path, scene, data=[entry]))
@@ -197,7 +197,7 @@ def test_annotations_and_held_out_images(tmp_path: Path, scene: dict[str, Any]) 
     with pytest.raises(VolsamError, match="no image with truth in"):
         evaluate_models(configured(tmp_path, scene, data=notes), say=quiet)
     assert len(AnnotationStore(notes)) == 0
-    train = {"name": "mine", "data": [small.write_images(tmp_path / "many", 12)], "held_out": 0.3}
+    train = {"name": "mine", "data": [tiny.write_discs(tmp_path / "many", 12)], "held_out": 0.3}
     config = configured(tmp_path, scene, {"train": train}, data="held-out", grid=True)
     images, tuning = gather_images(config)
     assert evaluation_inputs(config).keys() >= {str(tmp_path / "many" / "im" / "0.tif")}
@@ -242,7 +242,7 @@ def test_settings_that_contradict_themselves(settings: dict[str, Any], message: 
 def test_intensities_are_as_the_model_was_trained(tmp_path: Path, scene: dict[str, Any]) -> None:
     config = configured(tmp_path, scene)
     images, _ = gather_images(config)
-    stretched = small.write_model(tmp_path / "minmax", 0, normalisation="minmax")
+    stretched = tiny.write_model(tmp_path / "minmax", 0, normalisation="minmax")
     own, other = (run.load_model(path) for path in (scene["a"], stretched))
     assert run._normalised(images, own) == images
     for pair, changed in zip(images, run._normalised(images, other), strict=True):

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import small
 import tifffile
+import tiny
 from flow import Workflow
 
 from volsam.paths import EvaluationPaths
@@ -22,8 +22,8 @@ class Evaluation(Workflow):
     """A workflow whose task is to evaluate two models."""
 
     def __init__(self, folder: Path) -> None:
-        models = [small.write_model(folder / name, seed) for seed, name in enumerate("ab")]
-        data = [small.write_images(folder / "images", 2)]
+        models = [tiny.write_model(folder / name, seed) for seed, name in enumerate("ab")]
+        data = [tiny.write_discs(folder / "images", 2)]
         settings: dict[str, Any] = {"models": models, "data": data, "rounds": 1}
         super().__init__(
             folder / "run",
@@ -80,7 +80,7 @@ def test_changes_rerun_what_depends_on_them(evaluation: Evaluation) -> None:
     assert evaluation.runs()
     assert paths.scores.read_bytes() != before
     assert not evaluation.runs()
-    small.write_model(evaluation.inputs / "b", 7)
+    tiny.write_model(evaluation.inputs / "b", 7)
     old = json.loads(paths.scores.read_text())["models"]
     assert evaluation.runs()
     new = json.loads(paths.scores.read_text())["models"]
