@@ -36,9 +36,6 @@ from volsam.train.loss import ais_loss, mask_losses
 Backward = Callable[[Tensor], None]
 # For encoders of our own, whose embeddings are fine: prompts see them at half the resolution.
 SMALL_PROMPTS = {"heads": 4, "mlp_width": 256, "mask_channels": 8}
-# SAM's random frequencies tell positions apart that are some 8 % of the image from each other; nuclei
-# are smaller than that, and a decoder that is learnt from scratch has to find them by position.
-SMALL_FREQUENCIES = 4.0
 
 
 class JointNetwork(nn.Module):
@@ -117,8 +114,6 @@ def build(spec: str, *, scale: float = 1.0, allow_pickle: bool = False) -> Joint
     if all(key.startswith("image_encoder.") for key in state):
         bare = {key.removeprefix("image_encoder."): value for key, value in state.items()}
         fit(encoder, bare, f"image encoder of {source.name}", source.files[0])
-        if source.encoder is not None:
-            sam.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix *= SMALL_FREQUENCIES
     else:
         fit(sam, state, source.name, source.files[0])
     if not isinstance(encoder, TinyViT):
