@@ -53,15 +53,21 @@ def check_inputs(config: Config) -> list[str]:
     VolsamError
         If no sample has all its inputs: the first that is missing.
     """
-    missing = {}
+    if config.task != "segment":
+        return []
+    missing: dict[str, str] = {}
     for sample in config.samples:
-        chosen = config.of_sample(sample)
-        for stage in ("ingest", "plan", "evaluate"):
-            for role, path in external_inputs(chosen, sample, stage).items():
-                if not Path(path).exists() and sample not in missing:
-                    missing[sample] = (
-                        f"There is nothing at {path}, the {role} of sample {sample}; check the path."
-                    )
+        try:
+            chosen = config.of_sample(sample)
+            for stage in ("ingest", "plan", "evaluate"):
+                for role, path in external_inputs(chosen, sample, stage).items():
+                    if not Path(path).exists() and sample not in missing:
+                        missing[sample] = (
+                            f"There is nothing at {path}, the {role} of sample {sample}; check the "
+                            "path."
+                        )
+        except VolsamError as error:  # a model that cannot be had
+            missing.setdefault(sample, str(error))
     if missing and len(missing) == len(config.samples):
         raise VolsamError(next(iter(missing.values())))
     return list(missing.values())

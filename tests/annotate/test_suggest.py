@@ -278,3 +278,10 @@ def test_the_command_says_how_to_go_on(scene: dict[str, Any], tmp_path: Path) ->
     (added,) = AnnotationStore(store)
     assert added.provenance.region == read_provenance(out / "a-1.ome.zarr").region
     assert added.provenance.complete
+
+
+def test_chosen_crops_share_no_voxel() -> None:
+    clash = np.eye(4, dtype=bool)
+    clash[0, 1] = clash[1, 0] = True
+    scores = np.array([1.0, 0.9, 0.2, 0.1])
+    assert choose(scores, np.zeros((4, 1)), 4, 0.0, clash) == [0, 2, 3]

@@ -19,6 +19,7 @@ from volsam.errors import VolsamError
 from volsam.evaluate import run
 from volsam.evaluate.run import candidates, evaluate_models, gather_images
 from volsam.evaluate.settings import Evaluate
+from volsam.evaluate.suite import as_trained
 from volsam.inputs import evaluation_inputs
 from volsam.paths import EvaluationPaths
 
@@ -244,7 +245,7 @@ def test_intensities_are_as_the_model_was_trained(tmp_path: Path, scene: dict[st
     images, _ = gather_images(config)
     stretched = tiny.write_model(tmp_path / "minmax", 0, normalisation="minmax")
     own, other = (run.load_model(path) for path in (scene["a"], stretched))
-    assert run._normalised(images, own) == images
-    for pair, changed in zip(images, run._normalised(images, other), strict=True):
+    assert as_trained(images, own) == images
+    for pair, changed in zip(images, as_trained(images, other), strict=True):
         assert (changed.image.min(), changed.image.max()) == pytest.approx((0, 1))
         assert np.corrcoef(pair.image.ravel(), changed.image.ravel())[0, 1] == pytest.approx(1)

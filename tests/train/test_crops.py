@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from volsam.train.crops import MARGIN, UNKNOWN, Crop, Crops, CropSettings, crop, reserve
+from volsam.train.crops import MARGIN, UNKNOWN, UNLABELLED, Crop, Crops, CropSettings, crop, reserve
 from volsam.train.data import Example
 
 
@@ -81,9 +81,30 @@ def test_objects_at_unknown_pixels_are_no_prompts() -> None:
     assert not set(np.unique(found.labels)) & set(range(7)) - {0}
     assert set(np.unique(found.labels)) == {0, *range(7, 37)}
     assert (found.known[0, :6] == 0).all()
-    assert (found.known[0, 6:] == 1).all()
-    assert found.targets[0, 6:13, 3:13].all()  # what is known of them is foreground
-    assert not found.targets[0, :6].any()
+    cut = torch.from_numpy(whole.labels[6:13] > 0)  # the rest of objects that are cut
+    assert torch.equal(found.known[0, 6:13] == 0, cut)
+    assert (found.known[0, 13:] == 1).all()
+
+
+def test_objects_beside_unlabelled_pixels_are_whole() -> None:
+    """A sparse annotation: all objects are prompted for, and nothing is background."""
+    whole = example()
+    found = crop(whole.image, np.where(whole.labels > 0, whole.labels, UNLABELLED), 25)
+    assert torch.equal(found.labels, torch.from_numpy(whole.labels))
+    assert torch.equal(found.known[0] > 0, torch.from_numpy(whole.labels > 0))
+
+
+def test_small_images_are_not_learnt_twice() -> None:
+    """What is mirrored to fill a crop has no truth: an object is one piece."""
+    whole = example()
+    side = whole.labels.shape[0]
+    settings = CropSettings(side + 40, 25)
+    found = Crops([(1.0, [whole])], settings, 0, 0, 1)[0]
+    assert found.labels.shape == (side + 40, side + 40)
+    sizes = np.bincount(whole.labels.ravel())
+    for number, size in enumerate(np.bincount(found.labels.numpy().ravel())[1:], start=1):
+        assert size <= sizes[number]
+    assert (found.known == 0).sum() == (side + 40) ** 2 - side**2
 
 
 def test_objects_that_are_too_small_are_background() -> None:

@@ -12,10 +12,11 @@ import zarr
 
 from volsam.annotate.store import AnnotationStore, Provenance
 from volsam.errors import VolsamError
-from volsam.train.crops import UNKNOWN
+from volsam.train.crops import UNKNOWN, UNLABELLED
 from volsam.train.data import Example
 from volsam.train.gather import Parts, gather, split
 from volsam.train.settings import Train
+from volsam.train.sources import data_digests
 
 
 def objects(side: int = 128, step: int = 16) -> np.ndarray:
@@ -126,10 +127,10 @@ def test_annotations_with_their_limits_and_masks(tmp_path: Path) -> None:
     assert [e.name for e in found] == [f"{a.id}/0" for a in store]
     one, two = sorted(found, key=lambda e: e.name != f"{first.id}/0")
     np.testing.assert_allclose(one.image, image[0] / 1000, atol=1e-6)  # the volume's limits
-    assert (one.labels[:20] == UNKNOWN).all()
+    assert (one.labels[:20] == np.where(labels[0, :20] > 0, UNKNOWN, UNLABELLED)).all()
     assert (one.labels[20:] == 0).any()
     assert two.image.min() < 0.01 < 0.99 < two.image.max()  # its own percentiles
-    assert set(np.unique(two.labels)) == {UNKNOWN, *range(1, 17)}  # sparse: no background
+    assert set(np.unique(two.labels)) == {UNLABELLED, *range(1, 17)}  # sparse: no background
 
 
 def test_files_sparse_and_ignored(tmp_path: Path) -> None:
@@ -141,8 +142,11 @@ def test_files_sparse_and_ignored(tmp_path: Path) -> None:
     assert [e.name for e in dense] == [f"{data['image']}/{z}" for z in (0, 3)]
     assert set(np.unique(dense[0].labels)) == {UNKNOWN, 0, 1, 2, 3}  # without gaps
     assert ((dense[0].labels == UNKNOWN) == (labels[0] == 999)).all()
-    ((_, sparse),) = gather(settings([{**data, "sparse": True}], **none)).train
-    assert ((sparse[0].labels == UNKNOWN) == np.isin(labels[0], (0, 999))).all()
+    with pytest.raises(VolsamError, match=r"No pixel of .* is known to be background"):
+        gather(settings([{**data, "sparse": True}], **none))
+    ((_, sparse),) = gather(settings([{**data, "sparse": True}], parts="prompts", **none)).train
+    assert ((sparse[0].labels == UNKNOWN) == (labels[0] == 999)).all()
+    assert ((sparse[0].labels == UNLABELLED) == (labels[0] == 0)).all()
     # One pair of limits for the volume, so slices keep their order of brightness.
     assert dense[0].image.mean() < dense[1].image.mean()
 
@@ -212,3 +216,23 @@ def test_refusals(spoil: str, sentence: str, tmp_path: Path) -> None:
 def test_no_annotations_are_refused(tmp_path: Path) -> None:
     with pytest.raises(VolsamError, match=r"no labelled object in .*nothing; annotate something"):
         gather(settings(str(tmp_path / "nothing")))
+
+
+def test_labels_within_an_image_are_noticed(tmp_path: Path) -> None:
+    """Corrections in a label group of an OME-Zarr image are new data."""
+    image, labels = stack()
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+    group.create_array("image", data=image)
+    group.create_array("labels/truth", data=labels)
+    path = str(tmp_path / "a.zarr")
+    data = {"image": path, "key": "image", "labels": path, "labels_key": "labels/truth"}
+    before = data_digests(settings([data]))
+    assert before == data_digests(settings([data]))
+    group["labels/truth"][0, 0, 0] = 7
+    assert data_digests(settings([data])) != before
+
+
+def test_a_slice_is_given_once(tmp_path: Path) -> None:
+    data = files(tmp_path, *stack())
+    with pytest.raises(VolsamError, match=r"given twice in train.data"):
+        gather(settings([data, data]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from volsam.models.sam import VitArchitecture
 from volsam.models.unetr import UNETR
 from volsam.train import layers
+from volsam.train.adapt import LowRank, adapt
 from volsam.train.layers import prepare_decoder, prepare_encoder
 
 
@@ -85,3 +87,20 @@ def test_gradients_of_the_decoder_do_not_depend_on_the_memory_format(count: int)
     scale = max(float(gradient.abs().max()) for gradient in found[0].values())
     for name, gradient in found[0].items():
         torch.testing.assert_close(found[1][name], gradient, rtol=1e-3, atol=1e-5 * scale)
+
+
+def test_low_rank_additions_to_windowed_attention(
+    pair: tuple[torch.nn.Module, torch.nn.Module],
+) -> None:
+    """Windows that do not divide the tokens are padded with the bias of a layer that was wrapped."""
+    stock, fast = pair
+    images = torch.randn(1, 3, 256, 256)
+    network = SimpleNamespace(image_encoder=fast)
+    adapt(network, "lora", rank=2)  # type: ignore[arg-type]
+    wrapped = {n.rsplit(".", 1)[-1] for n, m in fast.named_modules() if isinstance(m, LowRank)}
+    assert {"qkv", "proj", "lin1", "lin2"} <= wrapped
+    torch.testing.assert_close(fast(images), stock(images), rtol=1e-4, atol=1e-4)
+    fast(images).sum().backward()
+    trained = {n for n, p in fast.named_parameters() if p.grad is not None}
+    assert trained
+    assert all(name.endswith((".down", ".up")) for name in trained)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from volsam.errors import VolsamError
 from volsam.train.adapt import adapt, restrict
+from volsam.train.crops import crop
 from volsam.train.gather import gather
 from volsam.train.joint import JointNetwork, build
 from volsam.train.loop import Loop
@@ -61,7 +62,7 @@ def run(chosen: Train, parent: str, folder: Path) -> Loop:
         chosen,
         choose(chosen, 64),
         parts.train,
-        [],
+        [crop(e.image[:64, :64], e.labels[:64, :64], 12) for e in parts.validation],
         folder,
         learning_rate=1e-3,
         report=said.append,
@@ -134,6 +135,33 @@ def test_killed_at_random_ends_in_the_same_weights(
         assert torch.equal(value, found[name]), name
     left = [p.name for p in (tmp_path / "killed" / "mine").iterdir()]
     assert sorted(left) == [".training", "1", "promoted.json"]
+
+
+def test_without_validation_the_last_weights_are_kept(
+    images: Path, parent: str, tmp_path: Path
+) -> None:
+    chosen = settings(images, validation=0, schedule={"epochs": 3, "steps": 1, "patience": 1})
+    loop = run(chosen, parent, tmp_path)
+    assert loop.progress.ended == "3 epochs are done"
+
+
+def test_other_batches_are_not_gone_on_with(images: Path, parent: str, tmp_path: Path) -> None:
+    run(settings(images), parent, tmp_path)
+    with pytest.raises(VolsamError, match=r"begun with .*batch.* state train\.preset"):
+        run(settings(images, batch=2), parent, tmp_path)
+
+
+def test_norms_that_are_not_trained_keep_their_statistics(
+    images: Path, parent: str, tmp_path: Path
+) -> None:
+    """Also with an average of the weights, whose other norms get statistics of their own."""
+    schedule = {"epochs": 1, "steps": 2, "average": 0.5}
+    chosen = settings(images, parts="prompts", adapt="decoder", schedule=schedule)
+    loop = run(chosen, parent, tmp_path)
+    before = build(parent).state_dict()
+    for name, value in loop.best.items():
+        if name.startswith(("image_encoder.", "decoder.")):
+            assert torch.equal(value, before[name]), name
 
 
 def test_early_stopping(images: Path, parent: str, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def segmented(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def model(find: Any, **ais: float) -> Any:
-    return SimpleNamespace(find=find, ais=ais)
+    return SimpleNamespace(find=find, ais=ais, normalisation="percentile")
 
 
 @pytest.mark.usefixtures("segmented")

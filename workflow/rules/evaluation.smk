@@ -14,7 +14,7 @@ rule evaluation:
         site=CLUSTER,
     params:
         settings=evaluate_config(CONFIG),
-        inputs=evaluation_inputs(CONFIG),
+        inputs=lambda wildcards: evaluation_inputs(CONFIG),
     message:
         "evaluate models {CONFIG.evaluate.name}"
     shell:

@@ -14,7 +14,7 @@ rule train:
         site=CLUSTER,
     params:
         settings=train_config(CONFIG),
-        inputs=training_inputs(CONFIG),
+        inputs=lambda wildcards: training_inputs(CONFIG),
     message:
         "train {CONFIG.train.name}"
     shell:

@@ -93,7 +93,13 @@ def to_one_scale(*groups: Floats) -> NDArray[np.float64]:
     return np.concatenate(scaled, axis=1)
 
 
-def choose(scores: Floats, descriptors: Floats, count: int, balance: float = 0.5) -> list[int]:
+def choose(
+    scores: Floats,
+    descriptors: Floats,
+    count: int,
+    balance: float = 0.5,
+    clash: NDArray[np.bool_] | None = None,
+) -> list[int]:
     """Choose crops of high score that differ from each other.
 
     The first is the best; each further one has the largest weighted mean of its score and of its
@@ -108,6 +114,9 @@ def choose(scores: Floats, descriptors: Floats, count: int, balance: float = 0.5
     count : int
     balance : float
         Weight of the distance: 0 chooses by score, 1 by distance.
+    clash : bool (n, n), optional
+        Which crops share voxels: of these one is chosen at most, or the same voxels could be learnt
+        from and held out.
 
     Returns
     -------
@@ -120,12 +129,18 @@ def choose(scores: Floats, descriptors: Floats, count: int, balance: float = 0.5
         return []
     chosen = [int(np.argmax(scores))]
     distance = np.full(len(scores), np.inf)
-    while len(chosen) < min(count, len(scores)):
+    gone = np.zeros(len(scores), np.bool_)
+    while len(chosen) < count:
+        gone[chosen[-1]] = True
+        if clash is not None:
+            gone |= clash[chosen[-1]]
+        if gone.all():
+            break
         distance = np.minimum(
             distance, np.linalg.norm(descriptors - descriptors[chosen[-1]], axis=1)
         )
         gain = (1 - balance) * scores + balance * distance / (distance.max() or 1.0)
-        gain[chosen] = -np.inf
+        gain[gone] = -np.inf
         chosen.append(int(np.argmax(gain)))
     return chosen
 
@@ -183,7 +198,8 @@ def suggest(
     uncertainty, disagreement, *groups = _examine(run, seams, boxes, network)
     scores = score_crops(uncertainty, disagreement)
     found = []
-    for i in choose(scores, to_one_scale(*groups), count, balance):
+    clash = np.array([[one.intersect(other).size > 0 for other in boxes] for one in boxes])
+    for i in choose(scores, to_one_scale(*groups), count, balance, clash):
         path = _next(out, job.sample)
         why = (float(scores[i]), float(uncertainty[i]), float(disagreement[i]))
         _write(run, path, boxes[i])

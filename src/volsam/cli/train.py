@@ -65,10 +65,13 @@ def train(config: Config, marker: Path | None, threads: int, devices: int) -> No
 
 def _start_all(devices: int) -> None:
     """Replace this process by torchrun if several devices are to be used."""
-    if devices == 0:
+    if devices != 1:
         import torch
 
-        devices = max(1, torch.cuda.device_count())
+        gpus = torch.cuda.device_count()
+        if gpus and devices > gpus:
+            raise VolsamError(f"There are {gpus} GPUs and --devices is {devices}; lower it.")
+        devices = devices or max(1, gpus)
     if devices > 1:
         runner = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(devices)]
         local = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "volsam"]

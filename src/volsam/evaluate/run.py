@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,12 @@ from volsam.dependence import evaluate_config
 from volsam.errors import VolsamError
 from volsam.evaluate.report import write_report
 from volsam.evaluate.settings import HELD_OUT
-from volsam.evaluate.suite import Pair, evaluate_model
+from volsam.evaluate.suite import Pair, as_trained, evaluate_model
 from volsam.inputs import evaluation_inputs
 from volsam.models.model import Model, Source, load_model
 from volsam.models.names import described, resolve
 from volsam.models.registry import file_hash
 from volsam.paths import EvaluationPaths, sweep, write_json
-from volsam.train.crops import UNKNOWN
 from volsam.train.data import Example
 from volsam.train.gather import gather, read
 from volsam.volume.fingerprint import fingerprint
@@ -172,11 +171,11 @@ def gather_images(config: Config) -> tuple[list[Pair], list[Pair]]:
 
 def _slices(data: Any) -> list[Example]:
     """Slices of which something is known; one without objects counts, for what is found there."""
-    return [e for _, group in read(data) for e in group if (e.labels != UNKNOWN).any()]
+    return [e for _, group in read(data) for e in group if (e.labels >= 0).any()]
 
 
 def _pair(example: Example) -> Pair:
-    unknown = example.labels == UNKNOWN
+    unknown = example.labels < 0
     ignore = unknown if unknown.any() else None
     return Pair(example.name, example.image, np.maximum(example.labels, 0), ignore)
 
@@ -213,12 +212,12 @@ def _evaluate(
     def automatic() -> dict[str, Any]:
         return evaluate_model(
             model(),
-            _normalised(images, model()),
+            as_trained(images, model()),
             interactive=False,
             grid=settings.grid,
             neurites=True,
             seed=settings.seed,
-            tuning=_normalised(tuning, model()),
+            tuning=as_trained(tuning, model()),
             scale=settings.scale,
             store=work / "grid.jsonl",
             progress=heard,
@@ -230,7 +229,7 @@ def _evaluate(
         try:
             return evaluate_model(
                 model(),
-                _normalised(images, model()),
+                as_trained(images, model()),
                 automatic=False,
                 interactive=True,
                 rounds=settings.rounds,
@@ -286,18 +285,6 @@ def _read(path: Path) -> tuple[dict[str, Any], float] | None:
         return dict(kept["result"]), float(kept["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _normalised(images: Sequence[Pair], model: Model) -> list[Pair]:
-    """Images with intensities as the model was trained; they come scaled by percentiles."""
-    if model.normalisation != "minmax":
-        return list(images)
-    stretched = []
-    for pair in images:
-        low, high = float(pair.image.min()), float(pair.image.max())
-        image = (pair.image - np.float32(low)) / np.float32(max(high - low, 1e-6))
-        stretched.append(replace(pair, image=image))
-    return stretched
 
 
 def _contents(images: Sequence[Pair]) -> str:

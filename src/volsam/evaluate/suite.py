@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,18 @@ class Pair:
     def known(self) -> NDArray[np.bool_] | None:
         """Pixels that count, None for all."""
         return None if self.ignore is None else ~self.ignore
+
+
+def as_trained(images: Sequence[Pair], model: Model) -> list[Pair]:
+    """Images with intensities as the model was trained; they come scaled by percentiles."""
+    if model.normalisation != "minmax":
+        return list(images)
+    stretched = []
+    for pair in images:
+        low, high = float(pair.image.min()), float(pair.image.max())
+        image = (pair.image - np.float32(low)) / np.float32(max(high - low, 1e-6))
+        stretched.append(replace(pair, image=image))
+    return stretched
 
 
 def evaluate_model(

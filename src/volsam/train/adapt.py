@@ -39,6 +39,11 @@ class LowRank(nn.Module):
         self.up = nn.Parameter(torch.zeros(linear.out_features, rank))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
+    @property
+    def bias(self) -> Tensor | None:
+        """Of the layer: a padded token, all zeros, is projected to it."""
+        return self.linear.bias
+
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x) + F.linear(F.linear(x, self.down), self.up)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 def calibrate(
     network: nn.Module, batches: Iterable[Tensor], forward: Callable[[Tensor], Any] | None = None
 ) -> None:
-    """Set the statistics of all batch norms to those of `batches`, and evaluation mode.
+    """Set the statistics of all trained batch norms to those of `batches`, and evaluation mode.
 
     Averaged weights need statistics of their own: an average of the statistics met in training
     belongs to none of the networks (Izmailov et al., UAI 2018).
@@ -28,13 +28,23 @@ def calibrate(
     forward : callable
         What to call with them; the network itself by default.
     """
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [
+        module
+        for module in network.modules()
+        if isinstance(module, nn.BatchNorm2d) and module.weight.requires_grad
+    ]
+    batches = list(batches)
+    if not norms or not batches:
+        network.eval()
+        return
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over the batches
     device = next(network.parameters()).device
-    network.train()
+    network.eval()  # norms that are not trained keep their statistics
+    for norm in norms:
+        norm.train()
     for images in batches:
         (forward or network)(images.to(device))
     for norm, momentum in zip(norms, momenta, strict=True):

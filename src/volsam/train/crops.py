@@ -3,7 +3,8 @@
 Invariants
 ----------
 - Crop number i depends on the seed and i only, so a resumed run sees what an unbroken one does.
-- Unknown pixels are `UNKNOWN` in the labels; an object that touches one is no object to prompt for.
+- `UNKNOWN` pixels say nothing: an object that touches one may be cut by it, and is neither prompted for
+  nor learnt. `UNLABELLED` ones are beside whole objects of a sparse annotation, or beyond the image.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
+from skimage.measure import label
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -22,7 +25,7 @@ from volsam.train.augment import adjust, degrade, random_crop
 from volsam.train.data import Example
 from volsam.train.targets import distance_targets
 
-UNKNOWN = -1
+UNKNOWN, UNLABELLED = -1, -2
 TRIES = 20  # places that are tried for a crop with objects
 MARGIN = 16  # targets are computed on crops larger by this on each side
 
@@ -135,18 +138,22 @@ class Crops(Dataset[Crop]):
         image, labels = random_crop(example.image, example.labels, size, diameter, rng)
         gentle = rng.random() < settings.gentle and not example.synthetic
         known = np.maximum(labels, 0)
-        return (adjust(image, rng) if gentle else degrade(image, known, rng)), labels
+        image = adjust(image, rng) if gentle else degrade(image, known, rng)
+        # Mirrored objects are others; unknown pixels stay what they are.
+        return image, np.where(labels > 0, label(known, connectivity=2), labels).astype(np.int32)
 
 
 def crop(
     image: NDArray[np.floating], labels: NDArray[np.integer], min_size: int, margin: int = 0
 ) -> Crop:
     """The training example of an image (h, w) in 0..1 with its instances; a margin is cut off."""
-    unknown = labels == UNKNOWN
-    instances = np.where(unknown, 0, labels).astype(np.int32)
+    instances = np.maximum(labels, 0).astype(np.int32)
+    cut = _cut_by(instances, labels == UNKNOWN)
+    unknown = (labels < 0) | cut[instances]
     targets = distance_targets(instances, min_size)
     inner = slice(margin, -margin or None)
-    instances = _whole(instances, unknown, min_size)[inner, inner]
+    drop = cut | (np.bincount(instances.ravel()) < min_size)
+    instances = np.where(drop[instances], 0, instances)[inner, inner]
     pixels = np.ascontiguousarray(np.clip(image[inner, inner], 0, 1), np.float32) * 255
     return Crop(
         torch.from_numpy(pixels).expand(3, -1, -1),
@@ -162,7 +169,8 @@ def reduce(example: Example, scale: float) -> Example:
     Cutting crops of what the network does not see would only cost time.
     """
     size = [max(1, round(extent * scale)) for extent in example.labels.shape]
-    pixels = torch.from_numpy(np.ascontiguousarray(example.image, np.float32))[None, None]
+    clipped = np.clip(example.image, 0, 1).astype(np.float32)  # first, as in prediction
+    pixels = torch.from_numpy(clipped)[None, None]
     image = F.interpolate(pixels, size, mode="bilinear", antialias=True)[0, 0].numpy()
     rows, columns = (
         np.minimum(((np.arange(few) + 0.5) * many / few).astype(int), many - 1)
@@ -193,17 +201,13 @@ def reserve(
     return replace(rest, labels=labels.astype(np.int32)), cut
 
 
-def _whole(
-    instances: NDArray[np.int32], unknown: NDArray[np.bool_], min_size: int
-) -> NDArray[np.int32]:
-    """Instances that are large enough and do not touch what is unknown."""
-    sizes = np.bincount(instances.ravel())
-    drop = sizes < min_size
+def _cut_by(instances: NDArray[np.int32], unknown: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which ids touch what is unknown; the background never counts."""
+    cut = np.zeros(int(instances.max()) + 1, bool)
     if unknown.any():
-        from scipy.ndimage import binary_dilation
-
-        drop[np.unique(instances[binary_dilation(unknown)])] = True
-    return np.where(drop[instances], 0, instances)
+        cut[np.unique(instances[binary_dilation(unknown)])] = True
+        cut[0] = False
+    return cut
 
 
 def _place(
@@ -212,12 +216,12 @@ def _place(
     size: int,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """A square somewhere, flipped and turned; mirrored where the image is smaller."""
+    """A square somewhere, flipped and turned; mirrored, without truth, where the image is smaller."""
     short = [max(0, size - extent) for extent in image.shape]
     if any(short):
         pad = [(0, extent) for extent in short]
         image = np.pad(image, pad, mode="symmetric")
-        labels = np.pad(labels, pad, mode="symmetric")
+        labels = np.pad(labels, pad, constant_values=UNLABELLED)
     top, left = (int(rng.integers(extent - size + 1)) for extent in image.shape)
     box = (slice(top, top + size), slice(left, left + size))
     turns, flip = int(rng.integers(4)), bool(rng.integers(2))

@@ -36,7 +36,13 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
     count = ranks()[1]
     if count == 1:
         return
-    for parameter in parameters:
+    parameters = list(parameters)
+    there = torch.tensor([float(p.grad is not None) for p in parameters])
+    there = there.to(parameters[0].device)
+    dist.all_reduce(there)
+    for parameter, number in zip(parameters, there.tolist(), strict=True):
+        if not number:  # no process's: the optimiser must leave it alone
+            continue
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         dist.all_reduce(parameter.grad)

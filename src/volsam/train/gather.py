@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from volsam.annotate.store import AnnotationStore
 from volsam.errors import VolsamError
 from volsam.geometry import Box
-from volsam.train.crops import UNKNOWN, reserve
+from volsam.train.crops import UNKNOWN, UNLABELLED, reserve
 from volsam.train.data import PERCENTILES, Example
 from volsam.train.settings import Train, TrainData
 from volsam.train.sources import pairs
@@ -65,6 +65,18 @@ def gather(settings: Train) -> Parts:
         raise VolsamError(
             f"There is no labelled object in {_named(settings)}; annotate something first "
             "(volsam annotate suggest, volsam annotate add)."
+        )
+    if settings.parts != "prompts" and not any((e.labels == 0).any() for _, g in groups for e in g):
+        raise VolsamError(
+            f"No pixel of {_named(settings)} is known to be background, and without one everything "
+            "would become foreground; label whole crops (volsam annotate add --complete), paint some "
+            "background (--background-label), or set train.parts: prompts."
+        )
+    names = [e.name for _, group in groups for e in group]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise VolsamError(
+            f"{min(twice)} is given twice in train.data, and could be learnt from and held out at "
+            "once; give every slice once."
         )
     return split(groups, settings.validation, settings.held_out, settings.seed)
 
@@ -152,6 +164,8 @@ def _annotations(root: Path) -> list[Example]:
     for annotation in AnnotationStore(root):
         image = annotation.image()
         labels = _instances(annotation.labels(), annotation.ignore(), str(annotation.path))
+        if not annotation.provenance.complete:
+            labels[(labels == UNKNOWN) & (annotation.labels() == 0)] = UNLABELLED
         scaled = _normalised(image, annotation.provenance.limits)
         examples += [
             Example(f"{annotation.id}/{z}", scaled[z], labels[z]) for z in range(len(labels))
@@ -175,9 +189,9 @@ def _files(data: TrainData) -> list[Example]:
         unknown = np.zeros(stored.shape, np.bool_)
         if data.ignore is not None:
             unknown |= stored == data.ignore
-        if data.sparse:
-            unknown |= stored == 0
         scaled, labels = _normalised(pixels, None), _instances(stored, unknown, labels_path)
+        if data.sparse:
+            labels[labels == 0] = UNLABELLED
         for z in range(len(labels)) if data.slices is None else data.slices:
             if z >= len(labels):
                 raise VolsamError(f"{image_path} has {len(labels)} slices and no slice {z}.")

@@ -47,10 +47,20 @@ class JointNetwork(nn.Module):
         What it was built from; its descriptions hold for the trained model as well.
     scale : float
         Pixels of the network's input per pixel of the images.
+    missing : frozenset of str
+        Parts that the model it was built from lacks, which have random weights.
     """
 
-    def __init__(self, sam: Any, decoder: UNETR, source: Source, scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        sam: Any,
+        decoder: UNETR,
+        source: Source,
+        scale: float = 1.0,
+        missing: frozenset[str] = frozenset(),
+    ) -> None:
         super().__init__()
+        self.missing = missing
         self.image_encoder = sam.image_encoder
         self.prompt_encoder = sam.prompt_encoder
         self.mask_decoder = sam.mask_decoder
@@ -128,7 +138,10 @@ def build(spec: str, *, scale: float = 1.0, allow_pickle: bool = False) -> Joint
     if decoder_state is not None:
         fit(decoder, decoder_state, "decoder for automatic instance segmentation", source.files[-1])
     prepare_decoder(decoder)
-    return JointNetwork(sam, decoder, source, scale)
+    missing = frozenset() if decoder_state is not None else frozenset({"decoder"})
+    if all(key.startswith("image_encoder.") for key in state):
+        missing |= {"prompt_encoder", "mask_decoder"}
+    return JointNetwork(sam, decoder, source, scale, missing)
 
 
 class Prompting:

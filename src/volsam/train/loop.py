@@ -17,7 +17,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,7 @@ from volsam.train.joint import (
     trainable,
 )
 from volsam.train.presets import Preset
+from volsam.train.progress import Progress
 from volsam.train.settings import Train
 from volsam.train.validate import learn, validate
 
@@ -48,38 +48,6 @@ SAVE_EVERY = 120.0  # seconds between states
 SAY_EVERY = 10.0
 CALIBRATION = 10  # batches
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass
-class Progress:
-    """Where a run is; all of it is in the state file.
-
-    Attributes
-    ----------
-    step, epoch : int
-        Finished steps and epochs.
-    best : float
-        Best validation metric; lower is better.
-    since : int
-        Epochs without a better one.
-    seconds, cpu : float
-        Time and CPU time used so far, interruptions left out.
-    ended : str
-        Why the run is over; empty while it is not.
-    losses, metrics : list
-        Rows of the log: (step, seconds, learning rate, dice, iou, automatic), and
-        (epoch, step, seconds, metric, dice, automatic).
-    """
-
-    step: int = 0
-    epoch: int = 0
-    best: float = math.inf
-    since: int = 0
-    seconds: float = 0.0
-    cpu: float = 0.0
-    ended: str = ""
-    losses: list[list[float]] = field(default_factory=list)
-    metrics: list[list[float]] = field(default_factory=list)
 
 
 class Loop:
@@ -96,7 +64,7 @@ class Loop:
     groups : sequence of (share, examples)
         What to learn from.
     validation : sequence of Crop
-        What the metric is computed on; may be empty, then the loss of the epoch stands for it.
+        What the metric is computed on; without any the last weights are the best.
     folder : Path
         For the state; a state of an earlier run with the same settings is gone on with.
     learning_rate : float
@@ -186,9 +154,7 @@ class Loop:
             sums.append(self._step(batch))
             progress.step += 1
             now = time.monotonic()
-            progress.seconds = (
-                agreed(used + now - begun, self.device) if schedule.minutes else used + now - begun
-            )
+            progress.seconds = agreed(used + now - begun, self.device)
             late = schedule.minutes is not None and progress.seconds > 60 * schedule.minutes
             if now - said > SAY_EVERY or progress.step == last or late:
                 said = now
@@ -199,7 +165,7 @@ class Loop:
             if late:
                 break
         self._end_epoch(float(np.mean([sum(row) for row in sums])) if sums else math.inf)
-        progress.seconds = used + time.monotonic() - begun
+        progress.seconds = agreed(used + time.monotonic() - begun, self.device)
         progress.cpu = computed + time.process_time() - before
         self._save()
 
@@ -219,6 +185,7 @@ class Loop:
             crops[n : n + self.preset.batch] for n in range(0, len(crops), self.preset.batch)
         ]
         dice = error = automatic = 0.0
+        self._recent.extend(torch.stack([c.image[:1] for c in batch]) for batch in batches)
         if parts != "automatic":
             for number, batch in enumerate(batches):
                 rng = np.random.default_rng((self.settings.seed, step, number, self.rank))
@@ -240,7 +207,6 @@ class Loop:
             self._update()
         if parts != "prompts":
             for batch in batches:
-                self._recent.append(torch.stack([crop.image[:1] for crop in batch]))
                 targets = torch.stack([crop.targets for crop in batch])
                 known = torch.stack([crop.known for crop in batch])
                 errors = self.settings.decoder_loss == "dice+error"
@@ -263,6 +229,8 @@ class Loop:
     def _update(self) -> None:
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         average_gradients(parameters)
+        if all(parameter.grad is None for parameter in parameters):
+            return  # no object in the batch
         if self.settings.schedule.clip:
             self.scaler.unscale_(self.optimiser)
             nn.utils.clip_grad_norm_(parameters, self.settings.schedule.clip)
@@ -292,10 +260,10 @@ class Loop:
         )
         self.board.metric(progress.epoch, progress.step, metric, dice, automatic)
         progress.since += 1
-        if metric < progress.best or not self.best:
+        if metric < progress.best or not self.best or not self.validation:
             progress.best, progress.since = metric, 0
             self.best = {k: v.detach().cpu().clone() for k, v in kept.state_dict().items()}
-        if schedule.decline == "plateau":
+        if schedule.decline == "plateau" and self.validation:
             self.plateau.step(metric)
         if schedule.minutes is not None and progress.seconds > 60 * schedule.minutes:
             progress.ended = f"the {schedule.minutes:g} minutes are over"
@@ -358,7 +326,7 @@ class Loop:
             "average": None if self.average is None else self.average.state_dict(),
             "best": self.best,
             "recent": list(self._recent) if self.average is not None else [],
-            "settings": self.settings.model_dump_json(),
+            "batch": [*vars(self.preset).values(), self.world],
         }
         replace(self.state_path, lambda path: torch.save(state, path))
         write_json(self.folder / "progress.json", vars(self.progress) | {"steps": self.steps})
@@ -373,6 +341,13 @@ class Loop:
                 f"The state of training {self.state_path} is damaged ({type(error).__name__}); "
                 "remove it to start again."
             ) from None
+        batch = [*vars(self.preset).values(), self.world]
+        if state["batch"] != batch:
+            raise VolsamError(
+                f"The training in {self.folder} was begun with (batch, objects, chunk, precision, "
+                f"processes) = {state['batch']} and would go on with {batch}; state train.preset and "
+                "--devices as before, or remove the folder to start again."
+            )
         self.progress = Progress(**state["progress"])
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])

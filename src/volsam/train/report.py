@@ -195,6 +195,8 @@ def _pictures(
 
 
 def _compare(pair: Pair, before: Model | None, after: Model, scale: float) -> Comparison:
+    from volsam.evaluate.suite import as_trained
+
     whole = Box.of(pair.labels.shape)
     window = busiest(pair.labels if pair.known is None else pair.labels * pair.known, WINDOW)
     around = window.grow((_CONTEXT, _CONTEXT), whole)
@@ -205,7 +207,12 @@ def _compare(pair: Pair, before: Model | None, after: Model, scale: float) -> Co
         pair.image[window.slices],
         pair.labels[window.slices],
         [
-            (title, segment_image(model, pair.image[around.slices], scale)[inner])
+            (
+                title,
+                segment_image(model, as_trained([pair], model)[0].image[around.slices], scale)[
+                    inner
+                ],
+            )
             for title, model in models
             if model is not None
         ],

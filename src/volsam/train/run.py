@@ -17,6 +17,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from safetensors.torch import save_file
 from volsam.blocks.lease import lease
 from volsam.errors import VolsamError
 from volsam.evaluate.grid import AIS_GRID, AisEvaluator, ais_parameters, search
-from volsam.evaluate.suite import Pair, evaluate_model, predict_image
+from volsam.evaluate.suite import Pair, as_trained, evaluate_model, predict_image
 from volsam.models.card import WEIGHTS, ancestry, describe
 from volsam.models.memory import keep_freed_memory
 from volsam.models.model import Model, load_model
@@ -37,19 +38,19 @@ from volsam.models.registry import file_hash
 from volsam.models.store import ModelStore, Version
 from volsam.paths import write_json
 from volsam.train.adapt import adapt, additions, merge, restrict
-from volsam.train.crops import UNKNOWN, Crop, crop, reduce
+from volsam.train.crops import Crop, crop, reduce
 from volsam.train.data import Example
 from volsam.train.devices import agreed, own_device, ranks
 from volsam.train.gather import Parts, gather
 from volsam.train.joint import JointNetwork, build
 from volsam.train.loop import Loop
 from volsam.train.presets import choose
+from volsam.train.promotion import AUTOMATIC, better, check_measurable, check_metric, untrained
 from volsam.train.report import write_report
 from volsam.train.settings import Train
 from volsam.train.sources import data_digests
 
 Say = Callable[[str], None]
-AUTOMATIC = ("mSA", "SA50", "SA75", "precision", "recall")
 
 
 def train_model(
@@ -83,13 +84,16 @@ def train_model(
     dict
         Version, whether it is promoted and why, scores of it and of its parent.
     """
-    _check_metric(settings)
+    check_metric(settings)
     if threads:
         torch.set_num_threads(threads)
     keep_freed_memory()
     _join()
+    say = say if ranks()[0] == 0 else lambda text: None
+    torch.manual_seed(settings.seed)  # parts that the parent lacks start at random
     network = build(parent, scale=settings.scale, allow_pickle=allow_pickle)
     hashes = [file_hash(path) for path in network.source.files]
+    check_measurable(network, settings)
     digest = training_digest(settings, hashes)
     store = ModelStore(models)
     known = [v for v in store.versions(settings.name) if v.description().get("training") == digest]
@@ -113,17 +117,6 @@ def train_model(
     return _promote(store, version, settings, say)
 
 
-def _check_metric(settings: Train) -> None:
-    """Refuse what cannot be compared before anything is computed."""
-    promotion = settings.promotion
-    prompts = promotion.metric in ("box", "point")
-    if promotion.when == "better" and prompts and settings.parts == "automatic":
-        raise VolsamError(
-            f"Key train.promotion.metric is {promotion.metric}, and train.parts is automatic, where "
-            "prompts are not scored; use mSA, or train prompts."
-        )
-
-
 def training_digest(settings: Train, parent_hashes: Sequence[str]) -> str:
     """Name of a training: what its weights are a function of."""
     recipe = settings.model_dump(mode="json", exclude={"promotion", "when", "name"})
@@ -134,7 +127,11 @@ def training_digest(settings: Train, parent_hashes: Sequence[str]) -> str:
 def _fit(
     network: JointNetwork, settings: Train, parts: Parts, work: Path, say: Say
 ) -> JointNetwork:
-    torch.manual_seed(settings.seed)
+    if settings.crop and settings.crop * settings.scale > network.image_size:
+        raise VolsamError(
+            f"Key train.crop is {settings.crop} at scale {settings.scale:g}, and the model takes "
+            f"{network.image_size} pixels; lower train.crop or train.scale."
+        )
     if settings.scale < 1:
         parts, settings = _reduced(parts, settings)
         network.scale = 1.0
@@ -176,12 +173,19 @@ def _reduced(parts: Parts, settings: Train) -> tuple[Parts, Train]:
 
 
 def _validation_crop(example: Example, network: JointNetwork, settings: Train) -> Crop:
-    """The middle of an image, as large as the network takes."""
-    side = round(network.image_size / settings.scale)
-    box = tuple(
-        slice(max(0, (extent - side) // 2), max(0, (extent - side) // 2) + side)
-        for extent in example.labels.shape
-    )
+    """The part of an image with most objects, as large as the network takes."""
+    side = int(network.image_size / settings.scale)
+    starts = [
+        range(0, max(1, n - side + side // 2), max(1, side // 2)) for n in example.labels.shape
+    ]
+    boxes = [
+        tuple(
+            slice(max(0, min(start, n - side)), min(n, max(0, min(start, n - side)) + side))
+            for start, n in zip(corner, example.labels.shape, strict=True)
+        )
+        for corner in product(*starts)
+    ]
+    box = max(boxes, key=lambda box: len(np.unique(example.labels[box])))
     return crop(example.image[box], example.labels[box], settings.min_size)
 
 
@@ -199,16 +203,22 @@ def _publish(
 ) -> Version:
     low_rank = additions(network)
     merge(network)
-    state = {key: value.detach().contiguous() for key, value in network.state_dict().items()}
+    left_out = tuple(f"{part}." for part in untrained(network, settings))
+    state = {
+        key: value.detach().contiguous()
+        for key, value in network.state_dict().items()
+        if not key.startswith(left_out)
+    }
     description = _describe(network, settings, parts, parent, hashes, digest)
     candidate = work / "candidate"
     candidate.mkdir(exist_ok=True)
     save_file(state, candidate / WEIGHTS)
     write_json(candidate / "model.json", description)
     validation, held_out = as_pairs(parts.validation), as_pairs(parts.held_out)
-    model = load_model(str(candidate / "model.json"))
+    automatic = "decoder" not in untrained(network, settings)
+    model = load_model(str(candidate / "model.json"), need_decoder=automatic)
     older, comparable = before
-    if validation:
+    if validation and automatic:
         say(f"tunes thresholds on {len(validation)} validation images")
         description["ais"], description["tuning"] = tune(model, validation, settings.scale)
         write_json(candidate / "model.json", description)
@@ -217,7 +227,7 @@ def _publish(
         say(f"compares with the parent on {len(held_out)} held-out images")
         description["metrics"] = {
             "before": scores(older, held_out, settings, automatic=comparable),
-            "after": scores(model, held_out, settings),
+            "after": scores(model, held_out, settings, automatic=automatic),
             "on": f"{len(held_out)} held-out images",
         }
 
@@ -228,7 +238,8 @@ def _publish(
         if (work / "tensorboard").is_dir():
             shutil.copytree(work / "tensorboard", folder / "tensorboard")
         shown = older if comparable else None
-        write_report(folder, description, shown, model, held_out or validation)
+        pictures = (held_out or validation) if automatic else []
+        write_report(folder, description, shown, model, pictures)
 
     return store.publish(settings.name, description, state, extra)
 
@@ -290,7 +301,7 @@ def scores(
     prompts = settings.parts != "automatic" and model.sam is not None
     found = evaluate_model(
         model,
-        images,
+        as_trained(images, model),
         automatic=automatic,
         interactive=prompts,
         rounds=0,
@@ -326,24 +337,9 @@ def _promote(store: ModelStore, version: Version, settings: Train, say: Say) -> 
     }
 
 
-def better(settings: Train, before: dict[str, float], after: dict[str, float]) -> tuple[bool, str]:
-    """Whether a version is to be promoted, and why."""
-    promotion = settings.promotion
-    if promotion.when != "better":
-        return promotion.when == "always", f"promotion.when is {promotion.when}"
-    metric = promotion.metric
-    if metric not in after:
-        raise VolsamError(
-            f"Key train.promotion.metric is {metric}, which was not measured; use mSA, or train prompts."
-        )
-    if metric not in before:
-        return True, f"its parent has no {metric}"
-    text = f"{metric} on held-out images {after[metric]:.3f}, of its parent {before[metric]:.3f}"
-    return after[metric] > before[metric] + promotion.margin, text
-
-
 def as_pairs(examples: Sequence[Example]) -> list[Pair]:
-    return [Pair(e.name, e.image, np.maximum(e.labels, 0), e.labels == UNKNOWN) for e in examples]
+    """Examples as they are scored."""
+    return [Pair(e.name, e.image, np.maximum(e.labels, 0), e.labels < 0) for e in examples]
 
 
 def _load_parent(parent: str, allow_pickle: bool) -> tuple[Model, bool]:

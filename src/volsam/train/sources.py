@@ -21,9 +21,16 @@ def digests(data: str | Sequence[TrainData]) -> dict[str, str]:
     """The same of a folder of annotations, or of a list of images with labels."""
     if isinstance(data, str):
         return {data: AnnotationStore(Path(data)).digest()}
-    return {
-        path: fingerprint(path).content for part in data for pair in pairs(part) for path in pair
-    }
+    found = {}
+    for part in data:
+        for image, labels in pairs(part):
+            for path, key in ((image, part.key), (labels, part.labels_key)):
+                # The labels within an OME-Zarr image are no part of that image's fingerprint.
+                inner = Path(path) / (key or "")
+                found[f"{path} {key or ''}".rstrip()] = fingerprint(
+                    inner if inner.is_dir() else path
+                ).content
+    return found
 
 
 def pairs(data: TrainData) -> list[tuple[str, str]]:
