@@ -72,7 +72,7 @@ def measure(wanted: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     from volsam.evaluate.suite import evaluate_model
     from volsam.models.model import load_model
-    from volsam.train.gather import gather
+    from volsam.train.gather import as_pairs, gather
     from volsam.train.run import train_model
     from volsam.train.settings import Train
 
@@ -121,8 +121,6 @@ def measure(wanted: dict[str, Any], folder: Path) -> dict[str, Any]:
             "validation": 0.0,
         }
     )
-    from volsam.train.run import as_pairs
-
     images = as_pairs([e for _, group in gather(test).train for e in group])
     found = evaluate_model(
         load_model(str(version / "model.json")),

@@ -10,10 +10,10 @@ from volsam.evaluate.metrics import (
     THRESHOLDS,
     matches,
     overlaps,
-    partition_distance,
     score,
     segmentation_accuracy,
 )
+from volsam.evaluate.neurites import neurite_scores
 
 
 def blobs(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -89,7 +89,7 @@ def test_empty_sides() -> None:
 def test_partition_distance_against_definitions() -> None:
     rng = np.random.default_rng(3)
     truth, labels = rng.integers(0, 4, 60), rng.integers(0, 5, 60)
-    result = partition_distance(Contingency.of(labels, truth))
+    result = neurite_scores(Contingency.of(labels, truth)).to_json()
     a, b = labels[truth > 0], truth[truth > 0]
 
     def entropy(x: np.ndarray) -> float:
@@ -104,6 +104,6 @@ def test_partition_distance_against_definitions() -> None:
         (same_a & same_b).sum() / same_b.sum(),
     )
     assert result["rand_error"] == pytest.approx(1 - 2 * precision * recall / (precision + recall))
-    perfect = partition_distance(Contingency.of(truth, truth))
-    assert all(v == pytest.approx(0) for v in perfect.values())
-    assert partition_distance(Contingency.empty())["rand_error"] == 0
+    perfect = neurite_scores(Contingency.of(truth, truth)).to_json()
+    assert all(perfect[key] == pytest.approx(0) for key in ("vi_split", "vi_merge", "rand_error"))
+    assert neurite_scores(Contingency.empty()).rand_error == 0

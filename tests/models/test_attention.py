@@ -8,7 +8,7 @@ from seeded import seeded_state
 from torch import nn
 
 from volsam.models.attention import FusedEncoder, attend
-from volsam.models.linear import FastLinear, replace_linears
+from volsam.models.linear import FastLinear, replace_linears, sharing
 from volsam.models.sam import modeling
 
 
@@ -93,7 +93,7 @@ def test_embedding_shape() -> None:
 
 def test_linear_shares_its_parameters() -> None:
     layer = nn.Linear(3, 5)
-    fast = FastLinear.of(layer)
+    fast = sharing(FastLinear, layer)
     assert fast.weight is layer.weight
     x = torch.randn(2, 4, 3)
     with torch.no_grad():

@@ -10,6 +10,7 @@ import pytest
 import tifffile
 import torch
 from safetensors.torch import load_file
+from tiny import DECODER, ENCODER
 
 from volsam.errors import VolsamError
 from volsam.train.augment import degrade, random_crop
@@ -23,18 +24,6 @@ from volsam.train.synthetic import nuclei_slices, nuclei_volume
 from volsam.train.targets import distance_targets
 from volsam.train.trainer import calibrate, one_cycle, train
 from volsam.train.tune import mean_scores, tune_ais
-
-ENCODER = {
-    "image_size": 64,
-    "embed_dims": [8, 16],
-    "depths": [1, 1],
-    "num_heads": [1, 2],
-    "window_sizes": [4, 4],
-    "patch_strides": [2, 1],
-    "stage_strides": [2],
-    "neck_channels": 16,
-}
-DECODER = {"embed_dim": 16, "features": [8, 4], "norm": "batch"}
 
 
 @pytest.fixture

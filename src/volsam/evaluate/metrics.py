@@ -140,33 +140,6 @@ def segmentation_accuracy(
     return score(Contingency.of(labels, truth, mask), thresholds)
 
 
-def partition_distance(table: Contingency) -> dict[str, float]:
-    """Scores for dense truth, where every voxel belongs to an object (EM neurites).
-
-    Truth background is ignored, as is usual; label background counts as one segment.
-
-    Returns
-    -------
-    dict
-        ``vi_split`` and ``vi_merge``, in bits: conditional entropies H(labels | truth) and
-        H(truth | labels) (Meilă 2007), and ``rand_error``, 1 minus the F-score of the Rand index
-        (SNEMI3D's adapted Rand error). All 0 for equal partitions.
-    """
-    keep = table.truth != 0
-    label, truth, count = table.label[keep], table.truth[keep], table.count[keep]
-    if count.size == 0:
-        return {"vi_split": 0.0, "vi_merge": 0.0, "rand_error": 0.0}
-    p = count / count.sum()
-    p_label, p_truth = _marginal(label, p), _marginal(truth, p)
-    joint = _entropy(p)
-    together = float((p**2).sum())
-    return {
-        "vi_split": max(0.0, joint - _entropy(p_truth)),
-        "vi_merge": max(0.0, joint - _entropy(p_label)),
-        "rand_error": 1 - 2 * together / float((p_label**2).sum() + (p_truth**2).sum()),
-    }
-
-
 def _accuracy(pairs: Overlaps, threshold: float) -> float:
     tp = int(matches(pairs, threshold).size)
     return _ratio(tp, pairs.n_labels + pairs.n_truth - tp)
@@ -174,12 +147,3 @@ def _accuracy(pairs: Overlaps, threshold: float) -> float:
 
 def _ratio(part: int, whole: int, empty: float = 1.0) -> float:
     return part / whole if whole else empty
-
-
-def _marginal(ids: NDArray[np.uint64], p: NDArray[np.float64]) -> NDArray[np.float64]:
-    _, inverse = np.unique(ids, return_inverse=True)
-    return np.bincount(inverse, weights=p).astype(np.float64)
-
-
-def _entropy(p: NDArray[np.float64]) -> float:
-    return float(-(p * np.log2(p)).sum())

@@ -15,6 +15,7 @@ from volsam.evaluate.figures import grid_figure, interactive_figure, scores_figu
 from volsam.evaluate.grid import MEANS
 from volsam.paths import replace
 from volsam.report.facts import Number, duration
+from volsam.report.page import template
 
 Models = Mapping[str, Mapping[str, Any]]
 
@@ -84,20 +85,9 @@ def write_report(folder: Path, scores: Mapping[str, Any]) -> None:
 
 def render(scores: Mapping[str, Any], plots: Mapping[str, Plot]) -> str:
     """The report as HTML; `plots` by file name."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    import volsam.report
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(volsam.report.__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     models: Models = scores["models"]
     settings = scores["settings"]["evaluate"]
-    return environment.get_template("evaluation.html").render(
+    return template("evaluation.html").render(
         name=settings["name"],
         version=scores.get("version", __version__),
         images=len(scores["images"]),

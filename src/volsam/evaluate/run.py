@@ -37,7 +37,7 @@ from volsam.models.names import described, resolve
 from volsam.models.registry import file_hash
 from volsam.paths import EvaluationPaths, sweep, write_json
 from volsam.train.data import Example
-from volsam.train.gather import gather, read
+from volsam.train.gather import as_pairs, gather, read
 from volsam.volume.fingerprint import fingerprint
 
 Say = Callable[[str], None]
@@ -166,18 +166,12 @@ def gather_images(config: Config) -> tuple[list[Pair], list[Pair]]:
         raise VolsamError(
             f"There is no image with truth in {where}; name annotated images in evaluate.data."
         )
-    return [_pair(example) for example in images], [_pair(example) for example in tuning]
+    return as_pairs(images), as_pairs(tuning)
 
 
 def _slices(data: Any) -> list[Example]:
     """Slices of which something is known; one without objects counts, for what is found there."""
     return [e for _, group in read(data) for e in group if (e.labels >= 0).any()]
-
-
-def _pair(example: Example) -> Pair:
-    unknown = example.labels < 0
-    ignore = unknown if unknown.any() else None
-    return Pair(example.name, example.image, np.maximum(example.labels, 0), ignore)
 
 
 def _evaluate(

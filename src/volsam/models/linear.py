@@ -6,9 +6,13 @@ Intel's; oneDNN, which torch carries for convolutions, does not. Results differ 
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def _has_onednn() -> bool:
@@ -30,15 +34,15 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
+def sharing(kind: type[M], module: nn.Module) -> M:
+    """A module of another class with the parameters and settings of `module`, not a copy of them."""
+    other = kind.__new__(kind)
+    other.__dict__ = module.__dict__
+    return other
+
+
 class FastLinear(nn.Linear):
     """A linear layer for inference that computes and answers in the type of its weights."""
-
-    @classmethod
-    def of(cls, linear: nn.Linear) -> FastLinear:
-        """The same layer, sharing its parameters."""
-        fast = cls.__new__(cls)
-        fast.__dict__ = linear.__dict__
-        return fast
 
     def forward(self, x: Tensor) -> Tensor:
         return product(x.to(self.weight.dtype), self.weight, self.bias)
@@ -49,4 +53,4 @@ def replace_linears(module: nn.Module) -> None:
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.Linear:
-                setattr(parent, name, FastLinear.of(child))
+                setattr(parent, name, sharing(FastLinear, child))

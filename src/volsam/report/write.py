@@ -20,6 +20,7 @@ from volsam.paths import replace
 from volsam.report import facts
 from volsam.report.charts import equivalent_diameters, histogram, size_chart
 from volsam.report.collect import Run, collect
+from volsam.report.page import template
 from volsam.report.pictures import Reader, pictures
 
 _CENTROIDS = ("centroid_z", "centroid_y", "centroid_x")
@@ -95,15 +96,6 @@ def write_report(path: Path, inputs: ReportInputs) -> None:
 
 def render(inputs: ReportInputs) -> str:
     """The report as HTML."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     run = inputs.run
     plan: dict[str, Any] = run.outputs("plan").get("plan") or {}
     voxel_size, unit = facts.voxel_size(run)
@@ -111,7 +103,7 @@ def render(inputs: ReportInputs) -> str:
     flat = region is not None and region.shape[0] == 1
     diameters = _diameters(inputs.objects, voxel_size, flat)
     count = _object_count(inputs)
-    return environment.get_template("report.html").render(
+    return template("report.html").render(
         sample=inputs.sample,
         version=__version__,
         view_command=inputs.view_command,

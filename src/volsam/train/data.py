@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from volsam.annotate.store import PERCENTILES
 from volsam.errors import VolsamError
 from volsam.train.augment import adjust, degrade, random_crop
 from volsam.train.recipe import DataRecipe
 from volsam.train.synthetic import nuclei_slices
 from volsam.train.targets import distance_targets
 
-PERCENTILES = (1.0, 99.8)
 LARGE_EXAMPLE = 1000
 
 
@@ -58,11 +58,17 @@ class Example:
         return 2 * float(np.sqrt(np.median(areas) / np.pi)) if areas.size else 16.0
 
 
-def normalise(image: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Scale an image so that its 1st and 99.8th percentiles become 0 and 1, as prediction does."""
+def normalise(
+    image: NDArray[np.generic], limits: tuple[float, float] | None = None
+) -> NDArray[np.float32]:
+    """Scale an image so that its limits become 0 and 1, as prediction does.
+
+    Without `limits` they are its 1st and 99.8th percentiles.
+    """
     values = image.astype(np.float32)
-    low, high = np.percentile(values, PERCENTILES)
-    return ((values - low) / max(high - low, 1e-6)).astype(np.float32)
+    low, high = limits or np.percentile(values, PERCENTILES)
+    scaled: NDArray[np.float32] = ((values - low) / max(high - low, 1e-6)).astype(np.float32)
+    return scaled
 
 
 def load_dsb2018(root: Path, split: str, large: bool = False) -> list[Example]:

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from volsam.annotate.store import AnnotationStore
 from volsam.errors import VolsamError
+from volsam.evaluate.suite import Pair
 from volsam.geometry import Box
 from volsam.train.crops import UNKNOWN, UNLABELLED, reserve
-from volsam.train.data import PERCENTILES, Example
+from volsam.train.data import Example, normalise
 from volsam.train.settings import Train, TrainData
 from volsam.train.sources import pairs
 from volsam.volume.checks import check_finite
@@ -86,6 +87,17 @@ def read(data: str | Sequence[TrainData]) -> list[tuple[float, list[Example]]]:
     if isinstance(data, str):
         return [(1.0, _annotations(Path(data)))]
     return [(part.share, _files(part)) for part in data]
+
+
+def as_pairs(examples: Sequence[Example]) -> list[Pair]:
+    """Examples as they are scored."""
+    return [_pair(example) for example in examples]
+
+
+def _pair(example: Example) -> Pair:
+    unknown = example.labels < 0
+    ignore = unknown if unknown.any() else None
+    return Pair(example.name, example.image, np.maximum(example.labels, 0), ignore)
 
 
 def split(
@@ -166,7 +178,7 @@ def _annotations(root: Path) -> list[Example]:
         labels = _instances(annotation.labels(), annotation.ignore(), str(annotation.path))
         if not annotation.provenance.complete:
             labels[(labels == UNKNOWN) & (annotation.labels() == 0)] = UNLABELLED
-        scaled = _normalised(image, annotation.provenance.limits)
+        scaled = normalise(image, annotation.provenance.limits)
         examples += [
             Example(f"{annotation.id}/{z}", scaled[z], labels[z]) for z in range(len(labels))
         ]
@@ -189,7 +201,7 @@ def _files(data: TrainData) -> list[Example]:
         unknown = np.zeros(stored.shape, np.bool_)
         if data.ignore is not None:
             unknown |= stored == data.ignore
-        scaled, labels = _normalised(pixels, None), _instances(stored, unknown, labels_path)
+        scaled, labels = normalise(pixels), _instances(stored, unknown, labels_path)
         if data.sparse:
             labels[labels == 0] = UNLABELLED
         for z in range(len(labels)) if data.slices is None else data.slices:
@@ -221,15 +233,6 @@ def _instances(
     labels = (numbers.reshape(values.shape) + (ids[0] > 0)).astype(np.int32)
     labels[unknown] = UNKNOWN
     return labels
-
-
-def _normalised(
-    image: NDArray[np.generic], limits: tuple[float, float] | None
-) -> NDArray[np.float32]:
-    values = image.astype(np.float32)
-    low, high = limits or np.percentile(values, PERCENTILES)
-    scaled: NDArray[np.float32] = ((values - low) / max(high - low, 1e-6)).astype(np.float32)
-    return scaled
 
 
 def _named(settings: Train) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from volsam.models.attention import FusedAttention, attend
-from volsam.models.linear import product
+from volsam.models.linear import product, sharing
 
 _QUERIES = 256  # rows of the attention matrix at a time: with 4096 keys 4 MiB, which a cache holds
 
@@ -33,7 +33,7 @@ def prepare_encoder(encoder: Any) -> None:
             (block.mlp, "lin1"),
             (block.mlp, "lin2"),
         ):
-            setattr(parent, name, TrainedLinear.of(getattr(parent, name)))
+            setattr(parent, name, sharing(TrainedLinear, getattr(parent, name)))
 
 
 def prepare_decoder(decoder: nn.Module) -> None:
@@ -41,7 +41,7 @@ def prepare_decoder(decoder: nn.Module) -> None:
     for parent in list(decoder.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.InstanceNorm2d:
-                setattr(parent, name, TrainedInstanceNorm.of(child))
+                setattr(parent, name, sharing(TrainedInstanceNorm, child))
 
 
 class TrainedInstanceNorm(nn.InstanceNorm2d):
@@ -50,13 +50,6 @@ class TrainedInstanceNorm(nn.InstanceNorm2d):
     torch 2.13 on a CPU returns a wrong gradient for a single image where the gradient that arrives is
     channels-last. (A batch norm of the one image is right, but sums up a million pixels less exactly.)
     """
-
-    @classmethod
-    def of(cls, norm: nn.InstanceNorm2d) -> TrainedInstanceNorm:
-        """The same layer, sharing its parameters."""
-        fixed = cls.__new__(cls)
-        fixed.__dict__ = norm.__dict__
-        return fixed
 
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x)
@@ -67,13 +60,6 @@ class TrainedInstanceNorm(nn.InstanceNorm2d):
 
 class TrainedLinear(nn.Linear):
     """A linear layer whose products, also those of its gradient, are oneDNN's on a CPU."""
-
-    @classmethod
-    def of(cls, linear: nn.Linear) -> TrainedLinear:
-        """The same layer, sharing its parameters."""
-        fast = cls.__new__(cls)
-        fast.__dict__ = linear.__dict__
-        return fast
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):

@@ -22,6 +22,7 @@ from volsam.errors import VolsamError
 from volsam.geometry import Box
 from volsam.paths import replace
 from volsam.report.facts import Number, duration
+from volsam.report.page import template
 from volsam.train.figures import Comparison, Curves, busiest, compare, curves
 
 if TYPE_CHECKING:
@@ -111,20 +112,9 @@ def render(
     parent_ais : mapping, optional
         Parameters of automatic segmentation of the parent.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    import volsam.report
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(volsam.report.__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     metrics = description.get("metrics") or {}
     recipe = description.get("recipe") or {}
-    return environment.get_template("training.html").render(
+    return template("training.html").render(
         name=description.get("name", "unnamed"),
         parent=description.get("parent") or "",
         version=__version__,

@@ -41,7 +41,7 @@ from volsam.train.adapt import adapt, additions, merge, restrict
 from volsam.train.crops import Crop, crop, reduce
 from volsam.train.data import Example
 from volsam.train.devices import agreed, own_device, ranks
-from volsam.train.gather import Parts, gather
+from volsam.train.gather import Parts, as_pairs, gather
 from volsam.train.joint import JointNetwork, build
 from volsam.train.loop import Loop
 from volsam.train.presets import choose
@@ -335,11 +335,6 @@ def _promote(store: ModelStore, version: Version, settings: Train, say: Say) -> 
         "before": before,
         "after": after,
     }
-
-
-def as_pairs(examples: Sequence[Example]) -> list[Pair]:
-    """Examples as they are scored."""
-    return [Pair(e.name, e.image, np.maximum(e.labels, 0), e.labels < 0) for e in examples]
 
 
 def _load_parent(parent: str, allow_pickle: bool) -> tuple[Model, bool]:
