@@ -49,8 +49,10 @@ from volsam.train.promotion import AUTOMATIC, better, check_measurable, check_me
 from volsam.train.report import write_report
 from volsam.train.settings import Train
 from volsam.train.sources import data_digests
+from volsam.train.start import prepare_prompts
 
 Say = Callable[[str], None]
+STARTING_IMAGES = 32  # whose embeddings tell how large its channels are
 
 
 def train_model(
@@ -135,6 +137,8 @@ def _fit(
     if settings.scale < 1:
         parts, settings = _reduced(parts, settings)
         network.scale = 1.0
+    first = [example for _, group in parts.train for example in group][:STARTING_IMAGES]
+    prepare_prompts(network, [_fullest_crop(example, network, settings).image for example in first])
     restrict(network, settings.parts)
     adapt(network, settings.adapt, rank=settings.rank, blocks=settings.blocks)
     preset = choose(settings, network.image_size)
@@ -147,7 +151,7 @@ def _fit(
         settings,
         preset,
         parts.train,
-        [_validation_crop(example, network, settings) for example in parts.validation],
+        [_fullest_crop(example, network, settings) for example in parts.validation],
         work,
         learning_rate=network.source.learning_rate,
         report=say,
@@ -172,7 +176,7 @@ def _reduced(parts: Parts, settings: Train) -> tuple[Parts, Train]:
     return less, settings.model_copy(update=changes)
 
 
-def _validation_crop(example: Example, network: JointNetwork, settings: Train) -> Crop:
+def _fullest_crop(example: Example, network: JointNetwork, settings: Train) -> Crop:
     """The part of an image with most objects, as large as the network takes."""
     side = int(network.image_size / settings.scale)
     starts = [
