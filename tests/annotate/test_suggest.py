@@ -20,7 +20,7 @@ from volsam.annotate.pictures import Settings
 from volsam.annotate.seams import Seams, fragment_disagreement
 from volsam.annotate.sources import read
 from volsam.annotate.store import AnnotationStore
-from volsam.annotate.suggest import Suggestion, choose, score_crops, suggest, to_one_scale
+from volsam.annotate.suggest import Suggestion, _thin, choose, score_crops, suggest, to_one_scale
 from volsam.blocks.stage import Job
 from volsam.cli.annotate import app
 from volsam.config import Region, validate
@@ -35,9 +35,9 @@ SHAPE = (4, 96, 96)
 
 def test_scores_are_means_of_both_measures() -> None:
     unsure, seams = np.array([0.1, 0.9, 0.5]), np.array([0.3, 0.2, 0.1])
-    np.testing.assert_allclose(score_crops(unsure, seams), [0.5, 0.75, 0.25])
-    np.testing.assert_allclose(score_crops(np.full(3, np.nan), seams), [1, 0.5, 0], atol=1e-12)
-    np.testing.assert_allclose(score_crops(unsure[:1], seams[:1]), [0])
+    np.testing.assert_allclose(score_crops(unsure, seams), [5 / 9, 5 / 6, 4 / 9])
+    np.testing.assert_allclose(score_crops(np.full(3, np.nan), seams), [1, 2 / 3, 1 / 3])
+    np.testing.assert_allclose(score_crops(unsure[:1], seams[:1]), [1])
     np.testing.assert_allclose(score_crops(np.full(2, np.nan), np.full(2, np.nan)), [0, 0])
     assert score_crops(unsure[:0], seams[:0]).size == 0
 
@@ -46,7 +46,8 @@ def test_choice_weighs_score_against_difference() -> None:
     scores = np.array([1.0, 0.9, 0.8, 0.0])
     places = np.array([[0.0], [0.1], [0.2], [9.0]])
     assert choose(scores, places, 3, balance=0) == [0, 1, 2]
-    assert choose(scores, places, 2, balance=1) == [0, 3]
+    assert choose(np.ones(4), places, 2, balance=1) == [1, 3]
+    assert choose(scores, places, 1, balance=1) == [1], "it stands for its neighbours best"
     assert choose(scores, places, 9) == choose(scores, places, 4)
     assert sorted(choose(scores, places, 9)) == [0, 1, 2, 3]
     same = np.zeros((4, 2))
@@ -54,6 +55,23 @@ def test_choice_weighs_score_against_difference() -> None:
     assert choose(np.zeros(0), np.zeros((0, 2)), 2) == []
     with pytest.raises(VolsamError, match="from 0 to 1"):
         choose(scores, places, 2, balance=2)
+
+
+def test_an_outlier_stands_for_itself_alone() -> None:
+    places = np.r_[np.linspace(0, 1, 9), 3.0][:, None]
+    scores = np.r_[np.full(9, 0.8), 1.0]
+    assert choose(scores, places, 1, balance=0) == [9]
+    assert choose(scores, places, 1)[0] in (4, 5), "the middle one stands for nine"
+    many = np.r_[np.ones(9), 30].astype(int)
+    assert choose(scores, places, 1, alike=many) == [9]
+
+
+def test_of_many_crops_the_best_are_looked_at() -> None:
+    scores = np.random.default_rng(0).random(9000)
+    kept = _thin(scores)
+    assert len(kept) <= 2000
+    assert np.isin(np.argsort(-scores)[:1000], kept).all()
+    assert np.diff(kept).max() < 20
 
 
 def test_groups_of_descriptors_weigh_the_same() -> None:

@@ -1,8 +1,9 @@
-"""Which crops to correct next: where the model is unsure, where seams disagree, and each different.
+"""Which crops to correct next: where the model errs, and what stands for most of the volume.
 
-The score follows uncertainty sampling (Settles, "Active learning literature survey", 2009); diversity is
-the greedy farthest-point choice (Gonzalez, "Clustering to minimize the maximum intercluster distance",
-1985; as a core set: Sener & Savarese, 2018).
+The score follows uncertainty sampling (Settles, "Active learning literature survey", 2009). Crops that
+resemble many others are worth more than outliers, such as the ends of a volume: the choice is greedy
+facility location (Nemhauser, Wolsey & Fisher 1978; for the choice of training data Wei, Iyer & Bilmes
+2015), where every crop has to have a chosen one near it, one of high score more than others.
 
 Invariants
 ----------
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from volsam.annotate.candidates import Grid, coarse, examine
 from volsam.annotate.crops import (
@@ -38,6 +40,7 @@ from volsam.geometry import Box
 
 Floats = NDArray[np.floating]
 _SHORT_LIST = 8  # crops looked at for each one chosen
+_LOOKED_AT = 2000  # crops whose mutual distances are held
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Suggestion:
 
 
 def score_crops(uncertainty: Floats, disagreement: Floats) -> NDArray[np.float64]:
-    """One score from two measures: the mean of both, each stretched over its range.
+    """One score from two measures: the mean of both, each relative to its largest value.
 
     Parameters
     ----------
@@ -76,7 +79,7 @@ def score_crops(uncertainty: Floats, disagreement: Floats) -> NDArray[np.float64
         0 to 1.
     """
     known = [
-        (v - v.min()) / (np.ptp(v) or 1.0)
+        v / (v.max() or 1.0)
         for v in (uncertainty, disagreement)
         if v.size and not np.isnan(v).any()
     ]
@@ -99,11 +102,12 @@ def choose(
     count: int,
     balance: float = 0.5,
     clash: NDArray[np.bool_] | None = None,
+    alike: NDArray[np.integer] | None = None,
 ) -> list[int]:
-    """Choose crops of high score that differ from each other.
+    """Choose crops of high score that together stand for all.
 
-    The first is the best; each further one has the largest weighted mean of its score and of its
-    distance to the nearest one chosen, as a fraction of the largest such distance.
+    Each has the largest weighted mean of its score and of how much nearer it brings the chosen ones to
+    all crops, as a fraction of the largest such gain. Crops count by score.
 
     Parameters
     ----------
@@ -113,10 +117,12 @@ def choose(
         Points whose distance says how different crops are; see `to_one_scale`.
     count : int
     balance : float
-        Weight of the distance: 0 chooses by score, 1 by distance.
+        Weight of standing for others: 0 chooses by score, 1 by that.
     clash : bool (n, n), optional
         Which crops share voxels: of these one is chosen at most, or the same voxels could be learnt
         from and held out.
+    alike : integer (n,), optional
+        How many crops of the volume each one stands for already; 1 by default.
 
     Returns
     -------
@@ -127,21 +133,21 @@ def choose(
         raise VolsamError(f"The balance is {balance}; choose a number from 0 to 1.")
     if not len(scores) or count < 1:
         return []
-    chosen = [int(np.argmax(scores))]
-    distance = np.full(len(scores), np.inf)
+    distance = cdist(descriptors, descriptors)
+    need = (scores if scores.any() else np.ones(len(scores))) * (1.0 if alike is None else alike)
+    nearest = np.full(len(scores), distance.max())
     gone = np.zeros(len(scores), np.bool_)
-    while len(chosen) < count:
+    chosen: list[int] = []
+    while len(chosen) < count and not gone.all():
+        nearer = np.maximum(nearest[:, None] - distance, 0)
+        covered = need @ nearer
+        gain = (1 - balance) * scores + balance * covered / (covered[~gone].max() or 1.0)
+        gain[gone] = -np.inf
+        chosen.append(int(np.argmax(gain)))
+        nearest = np.minimum(nearest, distance[chosen[-1]])
         gone[chosen[-1]] = True
         if clash is not None:
             gone |= clash[chosen[-1]]
-        if gone.all():
-            break
-        distance = np.minimum(
-            distance, np.linalg.norm(descriptors - descriptors[chosen[-1]], axis=1)
-        )
-        gain = (1 - balance) * scores + balance * distance / (distance.max() or 1.0)
-        gain[gone] = -np.inf
-        chosen.append(int(np.argmax(gain)))
     return chosen
 
 
@@ -193,18 +199,30 @@ def suggest(
         )
     rough, *groups = (values[free] for values in coarse(grid, seams))
     scores = score_crops(rough * np.nan, rough)
-    short = choose(scores, to_one_scale(*groups), _SHORT_LIST * count, balance)
+    kept = _thin(scores)
+    looks = to_one_scale(*groups)
+    short = kept[choose(scores[kept], looks[kept], _SHORT_LIST * count, balance)]
+    alike = np.bincount(cdist(looks[kept], looks[short]).argmin(1), minlength=len(short))
     boxes = [grid.box(int(free[i])) for i in short]
     uncertainty, disagreement, *groups = _examine(run, seams, boxes, network)
     scores = score_crops(uncertainty, disagreement)
     found = []
     clash = np.array([[one.intersect(other).size > 0 for other in boxes] for one in boxes])
-    for i in choose(scores, to_one_scale(*groups), count, balance, clash):
+    for i in choose(scores, to_one_scale(*groups), count, balance, clash, alike):
         path = _next(out, job.sample)
         why = (float(scores[i]), float(uncertainty[i]), float(disagreement[i]))
         _write(run, path, boxes[i])
         found.append(Suggestion(path, boxes[i], *why))
     return found
+
+
+def _thin(scores: Floats) -> NDArray[np.intp]:
+    """Of too many crops the best, and as many at equal distances; in order."""
+    if len(scores) <= _LOOKED_AT:
+        return np.arange(len(scores))
+    best = np.argsort(-scores, kind="stable")[: _LOOKED_AT // 2]
+    even = np.linspace(0, len(scores) - 1, _LOOKED_AT // 2).astype(np.intp)
+    return np.union1d(best, even)
 
 
 def _examine(
