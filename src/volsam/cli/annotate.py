@@ -127,7 +127,10 @@ def suggest(
     out: Annotated[Path, typer.Option(help="Folder for the crops.")] = Path("to-correct"),
     store: StoreOption = STORE,
     diversity: Annotated[
-        float, typer.Option(min=0, max=1, help="0: only where it is wrong; 1: only different.")
+        float,
+        typer.Option(
+            min=0, max=1, help="0: only where it is wrong; 1: only what stands for the rest."
+        ),
     ] = 0.5,
     network: Annotated[
         bool, typer.Option(help="Judge uncertainty by the model; otherwise by seams alone.")

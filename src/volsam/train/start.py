@@ -55,7 +55,9 @@ def standardise(network: JointNetwork, images: Sequence[Tensor]) -> None:
     last.bias.sub_(mean).div_(deviation)
     decoder: Any = network.decoder
     norm: Any = decoder.base.block[0]
-    if isinstance(decoder.base.block[0], nn.BatchNorm2d):  # an instance norm does not see the change
+    if isinstance(
+        decoder.base.block[0], nn.BatchNorm2d
+    ):  # an instance norm does not see the change
         variance = norm.running_var / deviation.square()
         norm.weight.mul_(deviation * ((variance + norm.eps) / (norm.running_var + norm.eps)).sqrt())
         norm.running_mean.sub_(mean).div_(deviation)
