@@ -1,7 +1,7 @@
 """Grid search over the parameters of automatic segmentation, on predictions that are made once.
 
 `search` knows nothing of what the parameters mean: it is given a function from parameters to scores.
-`AisEvaluator` is that function for AIS; one for AMG has the same form, with `AMG_GRID`.
+`AisEvaluator` is that function for AIS, `evaluate.amg.AmgEvaluator` for automatic mask generation.
 
 Invariants
 ----------
@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import xxhash
@@ -37,6 +38,8 @@ from volsam.volume.store import writing
 Parameters = dict[str, float]
 Scores = dict[str, float]
 Evaluate = Callable[[Mapping[str, float]], dict[str, float]]
+Prediction = TypeVar("Prediction")
+Kind = TypeVar("Kind")
 
 MEANS = ("mSA", "SA50", "SA75", "precision", "recall")
 """Scores that are averaged over images."""
@@ -126,8 +129,9 @@ def search(
     rounds : int
         Passes over the parameters if not exhaustive; it stops early when nothing changes.
     start : mapping, optional
-        Where a search of one parameter after the other starts; the middle of each list where it is
-        silent. It need not lie on the grid.
+        What is evaluated first, and holds for parameters that are not in the grid; it need not lie
+        on the grid. A search of one parameter after the other starts in the middle of each list
+        where it is silent; of all combinations they are the first if it is.
     store : Path, optional
         JSON lines of what was evaluated; the search goes on from there.
     data : str
@@ -136,7 +140,7 @@ def search(
     workers : int
         Processes; started anew, so a script that asks for several needs its ``__main__`` guard.
     progress : function of (done, total), optional
-        Called after each combination; the total is an upper bound if not exhaustive.
+        Called after each combination; the total is an upper bound.
 
     Returns
     -------
@@ -149,28 +153,27 @@ def search(
     """
     if not grid or not all(len(values) for values in grid.values()):
         raise VolsamError("The grid has no values to search; give each parameter at least one.")
-    data = data or str(getattr(evaluate, "digest", ""))
+    data, held = data or str(getattr(evaluate, "digest", "")), dict(start or {})
     with _evaluation(evaluate, workers) as compute:
         table = _Table(compute, metric, _Store(store, data), progress)
         if exhaustive:
-            names = list(grid)
-            combinations = [
-                dict(zip(names, c, strict=True)) for c in product(*map(tuple, grid.values()))
-            ]
+            combinations = [held] if held.keys() >= grid.keys() else []
+            for values in product(*map(tuple, grid.values())):
+                combinations.append({**held, **dict(zip(grid, values, strict=True))})
             table.total = len(combinations)
             table.add(combinations)
         else:
-            _by_coordinates(table, grid, rounds, start or {})
+            _by_coordinates(table, grid, rounds, held)
     return table.result()
 
 
-class AisEvaluator:
-    """Scores of AIS parameters on images whose maps are predicted.
+class Evaluator(ABC, Generic[Prediction]):
+    """Scores of the parameters of a method on images whose predictions are made.
 
     Parameters
     ----------
-    maps : sequence of (3, h, w) float32 array
-        Foreground, centre and boundary distances of each image.
+    predictions : sequence
+        What the network made of each image.
     truths : sequence of (h, w) integer array
         Objects.
     ignore : sequence of (h, w) bool array or None, optional
@@ -184,15 +187,15 @@ class AisEvaluator:
 
     def __init__(
         self,
-        maps: Sequence[NDArray[np.float32]],
+        predictions: Sequence[Prediction],
         truths: Sequence[NDArray[np.integer[Any]]],
         ignore: Sequence[NDArray[np.bool_] | None] | None = None,
     ) -> None:
-        unknown = [None] * len(maps) if ignore is None else list(ignore)
-        self._items = list(zip(maps, truths, unknown, strict=True))
+        unknown = [None] * len(predictions) if ignore is None else list(ignore)
+        self._items = list(zip(predictions, truths, unknown, strict=True))
         state = xxhash.xxh128()
-        for arrays in self._items:
-            for array in arrays:
+        for prediction, *truth in self._items:
+            for array in (*self.arrays(prediction), *truth):
                 if array is None:
                     state.update(b"-")
                     continue
@@ -202,25 +205,55 @@ class AisEvaluator:
 
     def __call__(self, parameters: Mapping[str, float]) -> Scores:
         """Average mSA, SA50, SA75, precision and recall over the images, each counting once."""
-        settings = ais_parameters(parameters)
         scores = []
-        for maps, truth, ignore in self._items:
-            labels = segment_ais(maps[0], maps[1], maps[2], settings)
+        for prediction, truth, ignore in self._items:
+            labels = self.segment(prediction, parameters)
             known = None if ignore is None else ~ignore
             scores.append(segmentation_accuracy(labels, truth, mask=known))
         return {name: float(np.mean([s[name] for s in scores])) for name in MEANS}
 
+    @staticmethod
+    @abstractmethod
+    def segment(prediction: Prediction, parameters: Mapping[str, float]) -> NDArray[np.uint32]:
+        """Labels of one image; unknown parameters are refused."""
+
+    @staticmethod
+    @abstractmethod
+    def arrays(prediction: Prediction) -> Iterable[NDArray[Any]]:
+        """All that a prediction consists of, for the digest."""
+
+
+class AisEvaluator(Evaluator[NDArray[np.float32]]):
+    """`Evaluator` of AIS; predictions are (3, h, w): foreground, centre and boundary distances."""
+
+    @staticmethod
+    def segment(
+        prediction: NDArray[np.float32], parameters: Mapping[str, float]
+    ) -> NDArray[np.uint32]:
+        """See `segment_ais`."""
+        foreground, center, boundary = prediction
+        return segment_ais(foreground, center, boundary, ais_parameters(parameters))
+
+    @staticmethod
+    def arrays(prediction: NDArray[np.float32]) -> Iterable[NDArray[Any]]:
+        """The maps."""
+        return (prediction,)
+
 
 def ais_parameters(values: Mapping[str, float]) -> AisParameters:
     """Turn names and numbers into `AisParameters`; unknown names are refused."""
-    known = {field.name for field in fields(AisParameters)}
-    if strange := sorted(set(values) - known):
+    return parameters_of(AisParameters, "AIS", values)
+
+
+def parameters_of(kind: type[Kind], method: str, values: Mapping[str, float]) -> Kind:
+    """Turn names and numbers into parameters of a method; unknown names are refused."""
+    types: dict[str, Any] = {f.name: type(f.default) for f in fields(kind)}  # type: ignore[arg-type]
+    if strange := sorted(set(values) - set(types)):
         raise VolsamError(
-            f"AIS has no parameter {strange[0]!r}; search over {', '.join(sorted(known))}."
+            f"{method} has no parameter {strange[0]!r}; search over {', '.join(sorted(types))}."
         )
     # JSON and NumPy give numbers of any type.
-    numbers = {k: int(v) if k == "min_size" else float(v) for k, v in values.items()}
-    return AisParameters(**numbers)  # type: ignore[arg-type]
+    return kind(**{name: types[name](value) for name, value in values.items()})
 
 
 class _Store:

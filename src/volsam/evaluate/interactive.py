@@ -28,28 +28,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from volsam.errors import VolsamError
 from volsam.evaluate.metrics import segmentation_accuracy
 from volsam.evaluate.windows import Window, windows
 from volsam.models.model import memory_errors
 from volsam.segment.corrections import Start, correction_points, start_prompts
+from volsam.segment.predict import Embedder, embed_image
 from volsam.segment.prompts import Prompts, best, decode, upscale
 
 Predict = Callable[[Prompts, bool], tuple[Tensor, Tensor]]
 STARTS: tuple[Start, ...] = ("point", "box")
 
 
-class Promptable(Protocol):
+class Promptable(Embedder, Protocol):
     """What is asked of a model; `volsam.models.Model` qualifies."""
 
-    image_size: int
     sam: Any
-
-    def embed(self, images: Tensor) -> Tensor:
-        """Images (n, 3, h, w) in 0..255 to embeddings."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -207,7 +202,7 @@ def interact(
     parts = windows(numbers, model.image_size, scale)
     curves = []
     with torch.inference_mode(), memory_errors():
-        embeddings = [_embed(model, image, part) for part in parts]
+        embeddings = [embed_image(model, image[part.box.slices], part.scale) for part in parts]
         for setting in settings:
             iou = np.zeros((rounds + 1, ids.size))
             canvas = _Canvas(rounds + 1, labels.shape, ids.size)
@@ -254,15 +249,6 @@ class _Canvas:
             self._area[done, number] = y.size
             front = y.size < self._area[done, view[y, x]]
             view[y[front], x[front]] = number
-
-
-def _embed(model: Promptable, image: NDArray[np.floating], part: Window) -> Tensor:
-    crop = np.clip(image[part.box.slices], 0, 1).astype(np.float32) * np.float32(255)
-    batch = torch.from_numpy(crop)[None, None]
-    shape = [max(1, min(model.image_size, round(side * part.scale))) for side in crop.shape]
-    if tuple(shape) != crop.shape:
-        batch = F.interpolate(batch, shape, mode="bilinear", antialias=True)
-    return model.embed(batch.expand(-1, 3, -1, -1))
 
 
 def _in_network(prompts: Prompts, scale: float) -> Prompts:

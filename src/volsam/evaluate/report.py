@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,10 @@ Models = Mapping[str, Mapping[str, Any]]
 
 NEURITES = ("vi_split", "vi_merge", "vi", "rand_error", "rand_precision", "rand_recall")
 LISTED = 200  # images of which single scores are shown
+_AXES = {
+    "ais": ("center_threshold", "boundary_threshold"),
+    "amg": ("pred_iou_thresh", "stability_score_thresh"),
+}  # of the heat map of a search
 _OURS = ("scores.png", "interactive-*.png", "grid-*.png")
 
 
@@ -124,8 +129,9 @@ def _plots(folder: Path, models: Models) -> dict[str, Plot]:
         ]  # fmt: skip
     for number, (name, model) in enumerate(models.items(), start=1):
         if "grid" in model:
-            grid = model["grid"]
-            wanted.append((f"grid-{number}.png", name, lambda path, g=grid: grid_figure(g, path)))  # type: ignore[misc]
+            draw_grid = partial(grid_figure, model["grid"])
+            x, y = _AXES[_method(model)]
+            wanted.append((f"grid-{number}.png", name, partial(draw_grid, x=x, y=y)))
     plots = {}
     for file, title, draw in wanted:
         draw(folder / file)
@@ -213,6 +219,10 @@ def _curves(models: Models) -> list[Curve]:
     return rows
 
 
+def _method(model: Mapping[str, Any]) -> str:
+    return str(model["automatic"].get("method", "ais"))
+
+
 def _tuned(model: Mapping[str, Any]) -> bool:
     return bool(model.get("grid", {}).get("on") == "tuning")
 
@@ -249,13 +259,14 @@ def _per_image(models: Models) -> list[tuple[str, list[str]]]:
 
 
 def _models(models: Models) -> list[tuple[str, str, str, str, str]]:
-    """Name, path, hash, seconds and AIS parameters that were used."""
+    """Name, path, hash, seconds, and the parameters that were used."""
     rows = []
     for name, model in models.items():
         seconds = model["seconds"]
         time = ", ".join(f"{part} {duration(float(s))}" for part, s in seconds.items())
         used = model["automatic"]["parameters"].items()
         parameters = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in used)
+        parameters = f"{_method(model).upper()}: {parameters}"
         rows.append((name, str(model["path"]), str(model["hash"]), time, parameters))
     return rows
 

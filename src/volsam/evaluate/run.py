@@ -2,9 +2,10 @@
 
 Invariants
 ----------
-- What is known of a model (automatic, interactive) is kept as one file each, named by a digest of its
+- What is known of a model (AIS, AMG, interactive) is kept as one file each, named by a digest of its
   weights, the images and the settings that matter. A kill loses at most the part in progress, and
   of a grid search nothing.
+- What AMG gives stands under the name of the model with `AMG` added, beside what AIS gives.
 - All models see the same images, objects and random choices.
 - `scores.json` and the report are a function of those parts: the same evaluation again writes the same.
 """
@@ -13,9 +14,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from volsam.dependence import evaluate_config
 from volsam.errors import VolsamError
 from volsam.evaluate.report import write_report
 from volsam.evaluate.settings import HELD_OUT
-from volsam.evaluate.suite import Pair, as_trained, evaluate_model
+from volsam.evaluate.suite import Method, Pair, as_trained, evaluate_model
 from volsam.inputs import evaluation_inputs
 from volsam.models.model import Model, Source, load_model
 from volsam.models.names import described, resolve
@@ -41,6 +43,8 @@ from volsam.train.gather import as_pairs, gather, read
 from volsam.volume.fingerprint import fingerprint
 
 Say = Callable[[str], None]
+AMG = " (AMG)"
+_AUTOMATIC = {"auto": ("auto",), "amg": ("amg",), "both": ("auto", "amg")}
 _PAUSE = 5.0  # seconds between two lines of progress
 
 
@@ -83,7 +87,8 @@ def evaluate_models(
         What is in ``scores.json``: ``version``, ``settings``, ``inputs`` (fingerprints by path),
         ``images`` and ``tuning`` (names), and ``models``, the results of
         `volsam.evaluate.suite.evaluate_model` by name (in the order of the settings), each with
-        ``path``, ``seconds`` of its parts, and ``gaps``, sentences on what it lacks.
+        ``path``, ``seconds`` of its parts, and ``gaps``, sentences on what it lacks. Of a model that
+        is scored by both methods the interactive part is with the first.
 
     Raises
     ------
@@ -108,10 +113,11 @@ def evaluate_models(
             "inputs": evaluation_inputs(config),
             "images": [pair.name for pair in images],
             "tuning": [pair.name for pair in tuning],
-            "models": {
-                m.name: _evaluate(config, m, images, tuning, paths.work, say) for m in models
-            },
+            "models": {},
         }
+        for candidate in models:
+            found = _evaluate(config, candidate, images, tuning, paths.work, say)
+            scores["models"].update(found)
         write_json(paths.scores, scores)
         write_report(paths.folder, scores)
     say(f"report in {paths.report}")
@@ -181,8 +187,8 @@ def _evaluate(
     tuning: Sequence[Pair],
     work: Path,
     say: Say,
-) -> dict[str, Any]:
-    """All parts of one model; those that are known are not computed again."""
+) -> dict[str, dict[str, Any]]:
+    """All parts of one model, by its name; those that are known are not computed again."""
     settings, compute = config.evaluate, config.compute
 
     @cache
@@ -191,6 +197,7 @@ def _evaluate(
             candidate.spec,
             device=compute.device,
             precision=compute.precision,
+            need_decoder=False,
             allow_pickle=compute.allow_pickle,
         )
 
@@ -203,24 +210,30 @@ def _evaluate(
     }
     heard = _Progress(candidate.name, say)
 
-    def automatic() -> dict[str, Any]:
-        return evaluate_model(
-            model(),
-            as_trained(images, model()),
-            interactive=False,
-            grid=settings.grid,
-            neurites=True,
-            seed=settings.seed,
-            tuning=as_trained(tuning, model()),
-            scale=settings.scale,
-            store=work / "grid.jsonl",
-            progress=heard,
-        )
+    def automatic(choice: str) -> dict[str, Any]:
+        if choice == "amg" and model().sam is None:
+            return {}
+        method = _method(model(), choice)
+        with _memory(settings.batch) if method == "amg" else nullcontext():
+            return evaluate_model(
+                model(),
+                as_trained(images, model()),
+                interactive=False,
+                method=method,
+                grid=settings.grid,
+                neurites=True,
+                seed=settings.seed,
+                tuning=as_trained(tuning, model()),
+                scale=settings.scale,
+                batch=settings.batch,
+                store=work / "grid.jsonl",
+                progress=heard,
+            )
 
     def interactive() -> dict[str, Any]:
         if model().sam is None:
             return {}
-        try:
+        with _memory(settings.batch):
             return evaluate_model(
                 model(),
                 as_trained(images, model()),
@@ -234,27 +247,52 @@ def _evaluate(
                 batch=settings.batch,
                 progress=heard,
             )
-        except MemoryError:
-            raise VolsamError(
-                f"Memory ran out with {settings.batch} objects at once; lower evaluate.batch."
-            ) from None
 
     search = {"grid": settings.grid, "tuning": _contents(tuning) if settings.grid else None}
-    result, seconds = _known(work, common | search, automatic)
-    result |= {"path": candidate.spec, "seconds": {"automatic": seconds}, "gaps": []}
-    if not settings.neurites:
-        del result["neurites"]
+    results: dict[str, dict[str, Any]] = {}
+    for choice in _AUTOMATIC[settings.automatic]:
+        if choice == "amg" and candidate.name + AMG in results:
+            continue
+        key = common | search | {"automatic": choice}
+        result, seconds = _known(work, key, partial(automatic, choice))
+        if not result:
+            continue
+        result |= {"path": candidate.spec, "seconds": {"automatic": seconds}, "gaps": []}
+        if not settings.neurites:
+            del result["neurites"]
+        results[candidate.name + (AMG if result["automatic"]["method"] == "amg" else "")] = result
+    if not results:
+        raise VolsamError(
+            f"Model {candidate.name} takes no prompts, which AMG needs; set evaluate.automatic: auto."
+        )
     if settings.interactive:
+        first = next(iter(results.values()))
         prompts = {"rounds": settings.rounds, "seed": settings.seed, "batch": settings.batch}
         found, seconds = _known(work, common | prompts, interactive)
         if found:
-            result["interactive"] = found["interactive"]
-            result["seconds"]["interactive"] = seconds
+            first["interactive"] = found["interactive"]
+            first["seconds"]["interactive"] = seconds
         else:
-            result["gaps"].append(f"Model {candidate.name} takes no prompts and is left out.")
-    for sentence in (f"mSA {result['automatic']['mean']['mSA']:.3f}", *result["gaps"]):
-        say(f"{candidate.name}: {sentence}")
-    return result
+            first["gaps"].append(f"Model {candidate.name} takes no prompts and is left out.")
+    for name, result in results.items():
+        for sentence in (f"mSA {result['automatic']['mean']['mSA']:.3f}", *result["gaps"]):
+            say(f"{name}: {sentence}")
+    return results
+
+
+def _method(model: Model, choice: str) -> Method:
+    return "ais" if choice == "auto" and model.has_decoder else "amg"
+
+
+@contextmanager
+def _memory(batch: int) -> Iterator[None]:
+    """Say what helps when memory runs out."""
+    try:
+        yield
+    except MemoryError:
+        raise VolsamError(
+            f"Memory ran out with {batch} objects at once; lower evaluate.batch."
+        ) from None
 
 
 def _known(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -26,6 +26,9 @@ class Evaluate(Section):
     data: PathText | list[TrainData] = "annotations"
     """Images to score: a folder of annotations (`volsam annotate`), a list as `train.data`, or
     `held-out`: what the training of the section `train` keeps for comparison."""
+    automatic: Literal["auto", "amg", "both"] = "auto"
+    """Automatic segmentation: `auto` is AIS of models that have a decoder and AMG, automatic mask
+    generation from a grid of points, of others; `amg` is AMG of all; `both` scores AMG beside AIS."""
     interactive: bool = True
     """Simulate interactive segmentation from a point and from a box, with and without mask prompt;
     models without prompts are left out."""
@@ -43,7 +46,7 @@ class Evaluate(Section):
     scale: float = Field(default=1.0, gt=0)
     """Pixels of the models' input per pixel of the images."""
     batch: int = Field(default=32, ge=1)
-    """Objects that are prompted at once."""
+    """Objects, or points of AMG, that are prompted at once."""
     seed: int = Field(default=0, ge=0)
     """Of the simulated prompts."""
 

@@ -12,22 +12,32 @@ Invariants
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from volsam.errors import VolsamError
+from volsam.evaluate.amg import AmgEvaluator, loosest
 from volsam.evaluate.contingency import Contingency
-from volsam.evaluate.grid import AIS_GRID, MEANS, AisEvaluator, ais_parameters, search
+from volsam.evaluate.grid import (
+    AIS_GRID,
+    AMG_GRID,
+    MEANS,
+    AisEvaluator,
+    Evaluator,
+    ais_parameters,
+    search,
+)
 from volsam.evaluate.interactive import SETTINGS, Curve, interact
 from volsam.evaluate.metrics import score
 from volsam.evaluate.neurites import Background, neurite_scores
 from volsam.geometry import TileGrid
-from volsam.segment.ais import segment_ais
+from volsam.segment.amg import AmgParameters, predict_candidates
 from volsam.segment.predict import predict_tiles
 
 if TYPE_CHECKING:
@@ -35,6 +45,7 @@ if TYPE_CHECKING:
 
 Maps = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
+Method = Literal["ais", "amg"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +98,7 @@ def evaluate_model(
     neurites: bool,
     seed: int,
     automatic: bool = True,
+    method: Method = "ais",
     tuning: Sequence[Pair] = (),
     scale: float = 1.0,
     batch: int = 32,
@@ -107,21 +119,24 @@ def evaluate_model(
     rounds : int
         Corrections of it.
     grid : bool
-        Search AIS parameters on `tuning` and score with the best. Without `tuning` the search is on
-        the scored images themselves; the model's own parameters are then scored, and the result of
-        the search is an upper bound, not a score.
+        Search the parameters of automatic segmentation on `tuning` and score with the best. Without
+        `tuning` the search is on the scored images themselves; the model's own parameters are then
+        scored, and the result of the search is an upper bound, not a score.
     neurites : bool
         Variation of information and adapted Rand error of the automatic segmentation.
     seed : int
         Of the prompts, together with the names of the images.
     automatic : bool
         Segment automatically; without it neither `grid` nor `neurites`.
+    method : {"ais", "amg"}
+        How: with the decoder, or by automatic mask generation. Models have no parameters of their own
+        for the latter; its defaults count as such.
     tuning : sequence of Pair
         Images of the grid search, none of them in `images`.
     scale : float
         Pixels of the network's input per pixel of the images.
     batch : int
-        Objects prompted at once.
+        Objects, or points of automatic mask generation, prompted at once.
     background : {"segment", "singletons", "ignore"}
         Of the labels in `neurite_scores`.
     store : Path, optional
@@ -133,8 +148,8 @@ def evaluate_model(
     -------
     dict
         ``model``, ``hash``, ``images``, ``scale``, ``seed``; where asked for ``automatic`` (and in it
-        ``parameters``, ``per_image``, ``mean``, ``deviation``), ``neurites`` (the same without
-        parameters), ``grid`` (`GridResult`, and ``on``, whether ``tuning`` or ``scored`` images) and
+        ``method``, ``parameters``, ``per_image``, ``mean``, ``deviation``), ``neurites`` (the last
+        three), ``grid`` (`GridResult`, and ``on``, whether ``tuning`` or ``scored`` images) and
         ``interactive``: ``rounds`` and ``curves``, of each setting ``start``, ``with_mask``,
         ``name``, ``objects`` and, per number of corrections, ``iou`` and ``iou_deviation`` over
         objects, ``mSA``, ``SA50``, ``SA75``, ``precision`` and ``recall`` over images. Deviations
@@ -155,22 +170,25 @@ def evaluate_model(
         "seed": seed,
     }
     if automatic:
-        maps = _predict_all(model, images, scale, report, "predict")
-        parameters: Mapping[str, float] = model.ais
+        way = _way(model, method, grid, scale, batch)
+        predictions = _predict_all(way, images, report, "predict")
+        parameters: Mapping[str, float] = way.own
         if grid:
-            on = _predict_all(model, tuning, scale, report, "predict for tuning")
-            pairs, predicted = (tuning, on) if tuning else (images, maps)
+            on = _predict_all(way, tuning, report, "predict for tuning")
+            pairs, predicted = (tuning, on) if tuning else (images, predictions)
             found = search(
-                AisEvaluator(predicted, [p.labels for p in pairs], [p.ignore for p in pairs]),
-                AIS_GRID,
-                exhaustive=False,
-                start=asdict(ais_parameters(model.ais)),
+                way.evaluator(predicted, [p.labels for p in pairs], [p.ignore for p in pairs]),
+                way.grid,
+                exhaustive=way.exhaustive,
+                start=way.own,
                 store=store,
                 progress=lambda done, total: report("search parameters", done, total),
             )
             parameters = found.best if tuning else parameters
             result["grid"] = {"on": "tuning" if tuning else "scored", **found.to_json()}
-        result |= _automatic(images, maps, parameters, background if neurites else None)
+        used = {"method": method, "parameters": dict(parameters)}
+        labels = (way.evaluator.segment(prediction, parameters) for prediction in predictions)
+        result |= _automatic(images, labels, used, background if neurites else None)
     if interactive:
         per_image = []
         for number, pair in enumerate(images, start=1):
@@ -239,33 +257,50 @@ def predict_image(
     return maps
 
 
-def _predict_all(
-    model: Model, images: Sequence[Pair], scale: float, report: Progress, what: str
-) -> list[Maps]:
-    maps = []
+@dataclass(frozen=True)
+class _Way:
+    """A method of automatic segmentation: what is predicted once, and what is searched on that."""
+
+    own: dict[str, float]
+    predict: Callable[[NDArray[np.float32]], Any]
+    evaluator: type[Evaluator[Any]]
+    grid: Mapping[str, Sequence[float]]
+    exhaustive: bool
+
+
+def _way(model: Model, method: Method, grid: bool, scale: float, batch: int) -> _Way:
+    if method == "ais":
+        maps = partial(predict_image, model, scale=scale)
+        own = asdict(ais_parameters(model.ais))
+        return _Way(own, maps, AisEvaluator, AIS_GRID, exhaustive=False)
+    least = loosest(AMG_GRID if grid else {}, AmgParameters())
+    masks = partial(predict_candidates, model, loosest=least, scale=scale, batch=batch)
+    return _Way(asdict(AmgParameters()), masks, AmgEvaluator, AMG_GRID, exhaustive=True)
+
+
+def _predict_all(way: _Way, images: Sequence[Pair], report: Progress, what: str) -> list[Any]:
+    predictions = []
     for number, pair in enumerate(images, start=1):
-        maps.append(predict_image(model, pair.image, scale))
+        predictions.append(way.predict(pair.image))
         report(what, number, len(images))
-    return maps
+    return predictions
 
 
 def _automatic(
     images: Sequence[Pair],
-    maps: Sequence[Maps],
-    parameters: Mapping[str, float],
+    labels: Iterable[NDArray[np.uint32]],
+    used: Mapping[str, Any],
     background: Background | None,
 ) -> dict[str, Any]:
-    settings = ais_parameters(parameters)
     instances, dense = [], []
-    for pair, (foreground, center, boundary) in zip(images, maps, strict=True):
-        labels = segment_ais(foreground, center, boundary, settings)
-        table = Contingency.of(labels, pair.labels, pair.known)
+    for pair, found in zip(images, labels, strict=True):
+        table = Contingency.of(found, pair.labels, pair.known)
         scores = score(table)
         counts = {key: scores[key] for key in ("objects", "truth_objects")}
         instances.append({"name": pair.name, **{key: scores[key] for key in MEANS}, **counts})
         if background is not None:
             dense.append({"name": pair.name, **neurite_scores(table, background).to_json()})
-    result = {"automatic": {"parameters": asdict(settings), **_summary(instances, MEANS)}}
+    result = {"automatic": {**used, **_summary(instances, MEANS)}}
     if dense:
         names = [key for key in dense[0] if key not in ("name", "voxels")]
         result["neurites"] = {"background": background, **_summary(dense, names)}

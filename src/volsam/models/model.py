@@ -204,11 +204,17 @@ class Model:
         self.image_size: int = encoder.img_size
         self.embedding_shape: tuple[int, int, int] = encoder.embedding_shape
         self.precision = next(name for name, value in _DTYPES.items() if value == dtype)
-        self.device, self._dtype, self.sam = device, dtype, sam
+        self.device, self._dtype = device, dtype
+        self.sam = None if sam is None else sam.to(device).eval()
         self._encoder: Any = _place_encoder(encoder.eval(), device, dtype)
         self._decoder = None if decoder is None else _place_decoder(decoder, device, dtype)
         if compile and device.type != "cpu":
             self._encoder = torch.compile(self._encoder)
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether there is a decoder for automatic instance segmentation."""
+        return self._decoder is not None
 
     def embed(self, images: Tensor) -> Tensor:
         """Embed images.

@@ -9,7 +9,7 @@ Running out of memory is a `MemoryError`: call again with fewer tiles.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,16 @@ if TYPE_CHECKING:
     from volsam.models import Model
 
 Floats = npt.NDArray[np.float32]
+
+
+class Embedder(Protocol):
+    """What has an image encoder."""
+
+    image_size: int
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Images (n, 3, h, w) in 0..255 to embeddings."""
+        ...
 
 
 def predict_tiles(model: Model, tiles: Floats, *, scale: float = 1.0, batch: int = 1) -> Floats:
@@ -59,6 +69,30 @@ def predict_tiles(model: Model, tiles: Floats, *, scale: float = 1.0, batch: int
         embeddings = embed_tiles(model, tiles[part], scale=scale)
         maps[part] = decode_tiles(model, embeddings, scale=scale, size=tiles.shape[-1])
     return maps
+
+
+def embed_image(model: Embedder, image: npt.NDArray[np.floating], scale: float = 1.0) -> Tensor:
+    """Embed one image of any shape that fits the network's input.
+
+    Parameters
+    ----------
+    model : Embedder
+        `volsam.models.Model` qualifies.
+    image : (h, w) array
+        Intensities, normalised; what lies outside of 0..1 is clipped.
+    scale : float
+        Pixels of the network's input per pixel of the image.
+
+    Returns
+    -------
+    (1, c, rows, columns) float32 tensor
+    """
+    pixels = np.clip(image, 0, 1).astype(np.float32) * np.float32(255)
+    batch = torch.from_numpy(pixels)[None, None]
+    shape = [max(1, min(model.image_size, round(side * scale))) for side in image.shape]
+    if shape != list(image.shape):
+        batch = F.interpolate(batch, shape, mode="bilinear", antialias=True)
+    return model.embed(batch.expand(-1, 3, -1, -1))
 
 
 def embed_tiles(model: Model, tiles: Floats, *, scale: float = 1.0) -> Tensor:

@@ -44,6 +44,7 @@ def main() -> None:
     ]
     sets = {
         "dsb2018": load_dsb2018(arguments.data, "train"),
+        "dsb2018-validation": load_dsb2018(arguments.data, "val"),
         "stardist": load_stardist(arguments.data),
         "synthetic": synthetic,
     }
