@@ -46,7 +46,7 @@ from volsam.train.validate import learn, validate
 
 SAVE_EVERY = 120.0  # seconds between states
 SAY_EVERY = 10.0
-CALIBRATION = 10  # batches
+CALIBRATION = 48  # batches
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
