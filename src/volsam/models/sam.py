@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from volsam.errors import VolsamError
+from volsam.models.drawing import drawing_encoder
 from volsam.models.tiny_vit import TinyViT, vit_t
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -122,6 +123,7 @@ def build_sam(
     heads: int = 8,
     mlp_width: int = 2048,
     mask_channels: int = 16,
+    drawn: bool = False,
 ) -> nn.Module:
     """A SAM around an image encoder; prompt encoder and mask decoder get random weights.
 
@@ -137,12 +139,15 @@ def build_sam(
         Of the mask decoder's transformer.
     mask_channels : int
         Channels in which a mask prompt is encoded.
+    drawn : bool
+        Draw boxes and points as a mask prompt, see `volsam.models.drawing`.
     """
     parts = modeling()
+    prompt_encoder = drawing_encoder(parts) if drawn else parts.PromptEncoder
     side = image_size // STRIDE if side is None else side
     sam: nn.Module = parts.Sam(
         image_encoder=encoder,
-        prompt_encoder=parts.PromptEncoder(
+        prompt_encoder=prompt_encoder(
             embed_dim=width,
             image_embedding_size=(side, side),
             input_image_size=(image_size, image_size),

@@ -35,7 +35,7 @@ from volsam.train.loss import ais_loss, mask_losses
 
 Backward = Callable[[Tensor], None]
 # For encoders of our own, whose embeddings are fine: prompts see them at half the resolution.
-SMALL_PROMPTS = {"heads": 4, "mlp_width": 256, "mask_channels": 8}
+SMALL_PROMPTS = {"heads": 4, "mlp_width": 256, "mask_channels": 8, "drawn": True}
 
 
 class JointNetwork(nn.Module):
