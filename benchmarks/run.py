@@ -12,7 +12,7 @@ from benchmarks.common import Unavailable
 
 BENCHMARKS = (
     *("against_micro_sam", "merging", "stitching", "network", "tiles"),
-    *("replay", "scaling", "coordination", "training", "few_shot", "loop"),
+    *("replay", "scaling", "coordination", "training", "prompt_parts", "few_shot", "loop"),
 )
 
 

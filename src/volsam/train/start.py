@@ -3,7 +3,7 @@
 SAM's prompt encoder and mask decoder learn from random weights very slowly, for two reasons: channels
 of an embedding that was learnt for something else differ in size by orders of magnitude, which drowns
 the code of the position; and attention has to find by chance that a prompt matters where it lies. Both
-are cured here before the first step (figures: docs/results.md, "The embedded model").
+are cured here before the first step (figures: benchmark `prompt_parts`).
 
 Invariant: what the model had predicted without prompts stays the same up to rounding.
 """
