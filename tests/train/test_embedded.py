@@ -15,7 +15,7 @@ from volsam.models import load_model
 from volsam.segment.ais import AisParameters
 from volsam.train.data import hold_out, load_dsb2018
 from volsam.train.evaluate_embedded import EMBEDDED, model_segmenter
-from volsam.train.publish import load_run
+from volsam.train.joint import build
 from volsam.train.recipe import TrainRecipe
 from volsam.train.synthetic import nuclei_slices
 
@@ -39,10 +39,10 @@ def test_files_are_complete_and_small() -> None:
 def test_the_pipelines_model_predicts_what_the_trainers_does() -> None:
     image = np.clip(nuclei_slices(7, 1)[1][0], 0, 1)
     batch = torch.from_numpy(np.resize(image, (256, 256)) * np.float32(255)).expand(1, 3, -1, -1)
-    network, _ = load_run(EMBEDDED)
+    network = build("embedded").eval()
     model = load_model("embedded")
     with torch.inference_mode():
-        expected = network(batch).sigmoid()
+        expected = network.maps(batch).sigmoid()
         maps = model.decode(model.embed(batch))
     torch.testing.assert_close(maps, expected, atol=1e-4, rtol=0)
 

@@ -18,6 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from volsam.evaluate.baselines import WatershedParameters, candidates, otsu_watershed
+from volsam.evaluate.suite import predict_image
+from volsam.models import load_model
 from volsam.segment.ais import AisParameters
 from volsam.train.data import Example, hold_out, load_dsb2018
 from volsam.train.duplicates import near_duplicates
@@ -31,10 +33,14 @@ EMBEDDED = Path(__file__).parents[1] / "models" / "embedded"
 
 
 def model_segmenter(folder: Path) -> Segment:
-    """Build the function from an image to instances for a published model."""
-    network, _ = load_run(folder)
-    parameters = AisParameters(**json.loads((folder / "model.json").read_text())["ais"])
-    return lambda image: segment_maps(predict_maps(network, image), parameters)
+    """Build the function from an image to instances for a published model, or a plain U-Net."""
+    description = json.loads((folder / "model.json").read_text())
+    parameters = AisParameters(**description["ais"])
+    if not description["encoder"]:
+        network, _ = load_run(folder)
+        return lambda image: segment_maps(predict_maps(network, image), parameters)
+    model = load_model(str(folder / "model.json"))
+    return lambda image: segment_maps(predict_image(model, image), parameters)
 
 
 def classical_segmenter(tuning: Sequence[Example]) -> Segment:
