@@ -8,32 +8,51 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
+from volsam.config import load
 from volsam.evaluate.metrics import segmentation_accuracy
 from volsam.models import load_model
 from volsam.segment.ais import AisParameters
-from volsam.train.data import hold_out, load_dsb2018
+from volsam.train.crops import crop
+from volsam.train.data import Example, hold_out, load_dsb2018
 from volsam.train.evaluate_embedded import EMBEDDED, model_segmenter
-from volsam.train.joint import build
+from volsam.train.joint import Prompting, build, prompt_step
 from volsam.train.recipe import TrainRecipe
 from volsam.train.synthetic import nuclei_slices
 
 
 def test_files_are_complete_and_small() -> None:
     names = {path.name for path in EMBEDDED.iterdir()}
-    assert {"weights.safetensors", "model.json", "recipe.yaml", "card.md"} <= names
-    assert "training-log.csv" in names
+    assert {"weights.safetensors", "model.json", "card.md"} <= names
+    recipes = sorted(name for name in names if name.startswith("recipe-"))
+    assert len(recipes) == sum(name.startswith("training-log-") for name in names) == 9
     assert (EMBEDDED / "weights.safetensors").stat().st_size <= 16e6
     description = json.loads((EMBEDDED / "model.json").read_text())
     AisParameters(**description["ais"])
-    recipe = TrainRecipe.from_file(EMBEDDED / "recipe.yaml")
-    assert description["encoder"] == recipe.encoder
-    assert not Path(recipe.data_root).is_absolute()
-    assert all(
-        key.startswith(("image_encoder.", "decoder."))
-        for key in load_file(EMBEDDED / "weights.safetensors")
-    )
+    for name in recipes[:5]:  # of the first trainer
+        recipe = TrainRecipe.from_file(EMBEDDED / name)
+        assert description["encoder"] == recipe.encoder
+        assert not Path(recipe.data_root).is_absolute()
+    for name in recipes[5:]:  # of the training rule
+        train = load(EMBEDDED / name).train
+        assert train is not None
+        assert all(data.licence in ("CC0-1.0", "BSD-3-Clause", "ours") for data in train.data)
+
+
+def test_it_takes_prompts() -> None:
+    image, truth = nuclei_slices(11, 1)[0]
+    example = Example("one", image[:256, :256], truth[:256, :256])
+    objects = crop(example.image, example.labels, 30)
+    truths = objects.objects(20, np.random.default_rng(0))
+    network = build("embedded").eval()
+    found = [
+        prompt_step(
+            network, objects.image[None], [truths], box, Prompting(1), np.random.default_rng(0)
+        )
+        for box in (False, True)
+    ]
+    assert found[0]["dice"] < 0.4
+    assert found[1]["dice"] < 0.25
 
 
 def test_the_pipelines_model_predicts_what_the_trainers_does() -> None:
