@@ -210,42 +210,41 @@ def _evaluate(
     }
     heard = _Progress(candidate.name, say)
 
+    def score(**asked: Any) -> dict[str, Any]:
+        return evaluate_model(
+            model(),
+            as_trained(images, model()),
+            seed=settings.seed,
+            scale=settings.scale,
+            batch=settings.batch,
+            progress=heard,
+            **asked,
+        )
+
     def automatic(choice: str) -> dict[str, Any]:
         if choice == "amg" and model().sam is None:
             return {}
         method = _method(model(), choice)
         with _memory(settings.batch) if method == "amg" else nullcontext():
-            return evaluate_model(
-                model(),
-                as_trained(images, model()),
+            return score(
                 interactive=False,
                 method=method,
                 grid=settings.grid,
                 neurites=True,
-                seed=settings.seed,
                 tuning=as_trained(tuning, model()),
-                scale=settings.scale,
-                batch=settings.batch,
                 store=work / "grid.jsonl",
-                progress=heard,
             )
 
     def interactive() -> dict[str, Any]:
         if model().sam is None:
             return {}
         with _memory(settings.batch):
-            return evaluate_model(
-                model(),
-                as_trained(images, model()),
+            return score(
                 automatic=False,
                 interactive=True,
                 rounds=settings.rounds,
                 grid=False,
                 neurites=False,
-                seed=settings.seed,
-                scale=settings.scale,
-                batch=settings.batch,
-                progress=heard,
             )
 
     search = {"grid": settings.grid, "tuning": _contents(tuning) if settings.grid else None}

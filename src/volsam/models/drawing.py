@@ -3,7 +3,7 @@
 SAM learns what a box or a point means through attention alone, which takes millions of images. In a model
 described by ``prompts: {drawn: true}`` they are drawn as well where no mask prompt is given, as was usual
 in interactive segmentation before SAM (disks: Sofiiuk, Petrov & Konushin 2021,
-https://arxiv.org/abs/2102.06583). What it gains: benchmark `prompt_parts`.
+https://arxiv.org/abs/2102.06583).
 """
 
 from __future__ import annotations

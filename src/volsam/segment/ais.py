@@ -19,6 +19,7 @@ Invariants
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from bioimage_cpp.filters import gaussian_smoothing
@@ -109,6 +110,10 @@ def _drop_small(labels: NDArray[np.uint32], min_size: int) -> NDArray[np.uint32]
     """Remove objects of fewer than `min_size` pixels and close the gaps in numbering."""
     if min_size <= 1:
         return labels  # every label holds at least its seed
-    keep = np.bincount(labels.ravel()) >= min_size
-    keep[0] = False
-    return np.where(keep, np.cumsum(keep), 0).astype(np.uint32)[labels]
+    return select(labels, np.bincount(labels.ravel()) >= min_size)
+
+
+def select(labels: NDArray[np.unsignedinteger[Any]], keep: NDArray[np.bool_]) -> NDArray[np.uint32]:
+    """Objects with ``keep[label]``, numbered 1..n without gaps; the rest becomes background."""
+    number = np.cumsum(keep & (np.arange(len(keep)) > 0))
+    return np.where(keep, number, 0).astype(np.uint32)[labels]

@@ -36,6 +36,7 @@ from torch import Tensor
 from volsam.errors import VolsamError
 from volsam.geometry import Box
 from volsam.models.model import memory_errors
+from volsam.segment.ais import select
 from volsam.segment.masks import Candidates, Collector, suppress, tight_box
 from volsam.segment.predict import embed_image
 from volsam.segment.prompts import POSITIVE, Prompts, decode, upscale
@@ -243,8 +244,7 @@ def _drop(labels: NDArray[np.uint64], p: AmgParameters) -> NDArray[np.uint32]:
     keep = sizes >= p.min_size
     if p.with_background:
         keep[sizes.argmax()] = False
-    keep[0] = False
-    return np.where(keep, np.cumsum(keep), 0).astype(np.uint32)[labels]
+    return select(labels, keep)
 
 
 def _windows(

@@ -138,7 +138,7 @@ def _fit(
         parts, settings = _reduced(parts, settings)
         network.scale = 1.0
     first = [example for _, group in parts.train for example in group][:STARTING_IMAGES]
-    prepare_prompts(network, [_fullest_crop(example, network, settings).image for example in first])
+    prepare_prompts(network, (_fullest_crop(one, network, settings).image for one in first))
     restrict(network, settings.parts)
     adapt(network, settings.adapt, rank=settings.rank, blocks=settings.blocks)
     preset = choose(settings, network.image_size)

@@ -3,14 +3,14 @@
 SAM's prompt encoder and mask decoder learn from random weights very slowly, for two reasons: channels
 of an embedding that was learnt for something else differ in size by orders of magnitude, which drowns
 the code of the position; and attention has to find by chance that a prompt matters where it lies. Both
-are cured here before the first step (figures: benchmark `prompt_parts`).
+are cured here before the first step.
 
 Invariant: what the model had predicted without prompts stays the same up to rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -21,15 +21,15 @@ from volsam.models.unetr import TransposedUpsampler
 from volsam.train.joint import JointNetwork
 
 
-def prepare_prompts(network: JointNetwork, images: Sequence[Tensor]) -> None:
+def prepare_prompts(network: JointNetwork, images: Iterable[Tensor]) -> None:
     """Give prompt parts that are at random a start from which they learn; others stay as they are.
 
     Parameters
     ----------
     network : JointNetwork
         Changed in place.
-    images : sequence of (3, h, w) tensor
-        In 0..255; some of those to learn from.
+    images : iterable of (3, h, w) tensor
+        In 0..255; some of those to learn from, read only if there is something to prepare.
     """
     if "mask_decoder" not in network.missing or not isinstance(network.image_encoder, TinyViT):
         return
@@ -40,7 +40,7 @@ def prepare_prompts(network: JointNetwork, images: Sequence[Tensor]) -> None:
 
 
 @torch.no_grad()
-def standardise(network: JointNetwork, images: Sequence[Tensor]) -> None:
+def standardise(network: JointNetwork, images: Iterable[Tensor]) -> None:
     """Scale the channels of the embedding to mean 0 and deviation 1 over `images`.
 
     The last norm of the encoder takes the change up, and the first layers of the decoder for automatic
@@ -55,9 +55,7 @@ def standardise(network: JointNetwork, images: Sequence[Tensor]) -> None:
     last.bias.sub_(mean).div_(deviation)
     decoder: Any = network.decoder
     norm: Any = decoder.base.block[0]
-    if isinstance(
-        decoder.base.block[0], nn.BatchNorm2d
-    ):  # an instance norm does not see the change
+    if not isinstance(norm, nn.InstanceNorm2d):  # which does not see the change
         variance = norm.running_var / deviation.square()
         norm.weight.mul_(deviation * ((variance + norm.eps) / (norm.running_var + norm.eps)).sqrt())
         norm.running_mean.sub_(mean).div_(deviation)
