@@ -34,7 +34,7 @@ def test_points_say_inside_or_outside() -> None:
     assert drawing[0, 0].abs() < 1e-3
 
 
-def test_drawings_stand_in_for_masks_only_where_there_are_none() -> None:
+def test_drawings_stand_in_for_masks_and_points_correct_them() -> None:
     plain, drawing = sam(False), sam(True)
     drawing.load_state_dict(plain.state_dict())
     assert isinstance(drawing.prompt_encoder, modeling().PromptEncoder)
@@ -49,4 +49,10 @@ def test_drawings_stand_in_for_masks_only_where_there_are_none() -> None:
         torch.testing.assert_close(
             decode(plain, embedding, drawn, False),
             decode(drawing, embedding, Prompts(boxes=boxes), False),
+        )
+        points, labels = torch.tensor([[[20.0, 12.0]]]), torch.tensor([[0]])
+        corrected = mask.clamp(-LEVEL, LEVEL) + draw((points, labels), None, 32, 0.5)
+        torch.testing.assert_close(
+            decode(plain, embedding, Prompts(points, labels, masks=corrected), False),
+            decode(drawing, embedding, Prompts(points, labels, masks=mask), False),
         )

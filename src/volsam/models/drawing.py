@@ -1,9 +1,10 @@
 """Boxes and points drawn as a mask prompt, for small models of our own.
 
 SAM learns what a box or a point means through attention alone, which takes millions of images. In a model
-described by ``prompts: {drawn: true}`` they are drawn as well where no mask prompt is given, as was usual
-in interactive segmentation before SAM (disks: Sofiiuk, Petrov & Konushin 2021,
-https://arxiv.org/abs/2102.06583).
+described by ``prompts: {drawn: true}`` they are drawn as well, as was usual in interactive segmentation
+before SAM (disks: Sofiiuk, Petrov & Konushin 2021, https://arxiv.org/abs/2102.06583): alone where no mask
+prompt is given, and points over the mask where there is one, so that a correction stands out of what it
+corrects.
 """
 
 from __future__ import annotations
@@ -72,9 +73,13 @@ def drawing_encoder(parts: ModuleType) -> type[Any]:
             boxes: Tensor | None,
             masks: Tensor | None,
         ) -> tuple[Tensor, Tensor]:
+            side = self.mask_input_size[0]
+            scale = side / self.input_image_size[0]
             if masks is None and (points is not None or boxes is not None):
-                side = self.mask_input_size[0]
-                masks = draw(points, boxes, side, side / self.input_image_size[0])
+                masks = draw(points, boxes, side, scale)
+            elif masks is not None and points is not None:
+                # As strong as a drawn box at most, so that a point turns it over.
+                masks = masks.clamp(-LEVEL, LEVEL) + draw(points, None, side, scale)
             sparse, dense = super().forward(points, boxes, masks)
             return sparse, dense
 
