@@ -3,7 +3,7 @@
 As in Figure 5b of the µSAM paper (Archit et al. 2025): from the embedded model, fine-tuned on 1, 2, 5 and
 10 slices of `em_vnc_sstem`, all weights or LoRA, and from scratch for as many steps, which is
 the same CPU time. Slices 0-9 train and 10-19 score, and the other way round. ``VOLSAM_SEEDS`` says how
-many seeds (5), ``VOLSAM_STEPS`` how many steps of 4 crops (100). Every finished point is kept in
+many seeds (5), ``VOLSAM_STEPS`` how many steps of 2 crops (200). Every finished point is kept in
 ``points.jsonl``, so that a benchmark that was stopped goes on.
 """
 
@@ -36,7 +36,7 @@ def main(folder: Path) -> str:
     if not DATA.is_dir():
         raise Unavailable(f"no data at {DATA}; set VOLSAM_DATA")
     seeds = int(os.environ.get("VOLSAM_SEEDS", "5"))
-    steps = int(os.environ.get("VOLSAM_STEPS", "100"))
+    steps = int(os.environ.get("VOLSAM_STEPS", "200"))
     log = folder / "points.jsonl"
     known = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     done = {point_key(point) for point in known}
@@ -91,13 +91,13 @@ def measure(wanted: dict[str, Any], folder: Path) -> dict[str, Any]:
             "augment": "strong",
             "decoder_loss": "dice+error",
             "min_size": 100,
-            "batch": 4,
+            "batch": 2,
             "precision": "bf16",
             "schedule": {
                 "epochs": 5,
                 "steps": wanted["steps"] // 5,
                 "patience": 5,
-                "learning_rate": 3e-3 if way == "lora" else 1e-3,
+                "learning_rate": 4e-3 if way == "lora" else 2e-3,
                 "decline": "cosine",
                 "warmup": 0.05,
                 "clip": 1.0,
