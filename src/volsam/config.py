@@ -40,6 +40,8 @@ class VoxelSize(Section):
 class Region(Section):
     """A box of voxels at the chosen level; an axis left out is taken whole."""
 
+    t: Range | None = None
+    """First frame and the one after the last, of a sequence that is tracked."""
     z: Range | None = None
     """First slice and the one after the last."""
     y: Range | None = None
@@ -65,6 +67,8 @@ class Sample(Section):
     """Time point to segment; needed if there are several."""
     voxel_size: VoxelSize | None = None
     """Voxel edge lengths in `unit`; wins over the file's metadata, and a contradiction is said."""
+    frame_interval: float | None = Field(default=None, gt=0)
+    """Seconds between the frames of a sequence."""
     unit: str | None = None
     """Unit of `voxel_size`, as OME-Zarr spells it; micrometer if neither stated nor in the file."""
     region: Region | None = None
@@ -73,6 +77,11 @@ class Sample(Section):
     """Label or mask volume of the same shape; tiles where it is zero are skipped."""
     mask_key: str | None = None
     """Array within the mask file."""
+    segmentation: PathText | None = None
+    """Labels of the same shape that are tracked instead of what a model finds; each label of a frame
+    is an object, its number need not be that of a track."""
+    segmentation_key: str | None = None
+    """Array within the segmentation file."""
     truth: PathText | None = None
     """True labels of the same shape; asks for `metrics.json`."""
     truth_key: str | None = None
@@ -244,8 +253,8 @@ class Config(Section):
 
     results: PathText = "results"
     """Folder of all results."""
-    task: Literal["segment", "train", "evaluate"] = "segment"
-    """What to do."""
+    task: Literal["segment", "track", "train", "evaluate"] = "segment"
+    """What to do; `track` segments all time points and joins their objects to lineages."""
     model: PathText = "embedded"
     """Name of a trained model or one in the registry, `embedded`, a checkpoint's path
     (`encoder.pt::decoder.pt` if in two files), or `predictions:<path>` for stored predictions (an
@@ -282,8 +291,15 @@ class Config(Section):
             raise ValueError("task is train and the section train is missing")
         if self.evaluate.data == HELD_OUT and self.train is None:
             raise ValueError(f"evaluate.data is {HELD_OUT} and the section train is missing")
-        if self.task == "segment" and not self.samples:
+        if self.task in ("segment", "track") and not self.samples:
             raise ValueError("samples is empty; name at least one image")
+        if self.task == "track":
+            for name, sample in self.samples.items():
+                if sample.timepoint is not None:
+                    raise ValueError(
+                        f"samples.{name}.timepoint chooses one time point and the task is track; use "
+                        f"region: {{t: [{sample.timepoint}, …]}} for some of them"
+                    )
         return self
 
     def of_sample(self, name: str) -> Config:

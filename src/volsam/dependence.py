@@ -14,11 +14,13 @@ from volsam.evaluate.settings import HELD_OUT
 
 # The sections each stage reads; `sample:<field>` names a field of the sample.
 STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
-    "ingest": ("sample:image", "sample:axes", "sample:key", "sample:voxel_size", "sample:unit",
-               "sample:timepoint", "output.ome_zarr", "output.labels_into"),
-    "plan": ("sample:level", "sample:channel", "sample:timepoint", "sample:voxel_size",
-             "sample:unit", "sample:region", "sample:mask",
-             "sample:mask_key", "model", "models", "train.name", "train.parent",
+    "ingest": ("task", "sample:image", "sample:axes", "sample:key", "sample:voxel_size", "sample:unit",
+               "sample:timepoint", "sample:frame_interval", "output.ome_zarr",
+               "output.labels_into"),
+    "plan": ("task", "sample:level", "sample:channel", "sample:timepoint", "sample:voxel_size",
+             "sample:unit", "sample:region", "sample:frame_interval", "sample:mask",
+             "sample:mask_key", "sample:segmentation", "sample:segmentation_key",
+             "model", "models", "train.name", "train.parent",
              "normalise", "scale", "tiles", "foreground",
              "compute.device", "compute.precision", "compute.batch", "compute.threads",
              "compute.compat", "compute.allow_pickle", "compute.block_slices", "compute.block_tiles",
@@ -27,6 +29,7 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "segment": ("ais", "compute.store_embeddings"),
     "overlap": ("stitch.max_gap",),
     "partition": ("stitch", "objects"),
+    "number": (),
     "label": ("output", "stitch.max_gap"),
     "measure": (),
     "evaluate": ("sample:truth", "sample:truth_key", "evaluate.baseline"),

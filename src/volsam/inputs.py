@@ -31,8 +31,11 @@ def external_inputs(config: Config, sample: str, stage: str) -> dict[str, str]:
         found["image"] = chosen.image
     elif stage == "plan":
         kind = "predictions" if config.model.startswith("predictions:") else "model"
-        for number, path in enumerate(described(config)):
-            found[kind if kind == "predictions" else f"model_{number}"] = str(path)
+        if chosen.segmentation:
+            found["segmentation"] = chosen.segmentation
+        else:
+            for number, path in enumerate(described(config)):
+                found[kind if kind == "predictions" else f"model_{number}"] = str(path)
         if chosen.mask:
             found["mask"] = chosen.mask
     elif stage == "evaluate" and chosen.truth:
@@ -53,7 +56,7 @@ def check_inputs(config: Config) -> list[str]:
     VolsamError
         If no sample has all its inputs: the first that is missing.
     """
-    if config.task != "segment":
+    if config.task not in ("segment", "track"):
         return []
     missing: dict[str, str] = {}
     for sample in config.samples:

@@ -98,6 +98,11 @@ class SamplePaths:
         return self.work / "fragments.parquet"
 
     @property
+    def numbers(self) -> Path:
+        """Frame and label of every object of a segmentation that is there already, uint64."""
+        return self.work / "numbers.npy"
+
+    @property
     def lookup(self) -> Path:
         """Object of every fragment, uint64, 0 where it is dropped."""
         return self.work / "lookup.npy"

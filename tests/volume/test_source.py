@@ -49,6 +49,27 @@ def check(volume, image: np.ndarray, axes: str, t: int = 0, c: int = 0) -> None:
     assert np.array_equal(volume.read(box), want[box.slices])
     every = expected(image, axes, t, slice(None))
     assert np.array_equal(volume.read_channels(box), every[(slice(None), *box.slices)])
+    if "t" in axes:
+        check_sequence(open_volume(**volume._arguments | {"timepoint": "all"}), image, axes, c)
+
+
+def check_sequence(volume, image: np.ndarray, axes: str, c: int) -> None:
+    """All frames, one after the other."""
+    frames = [expected(image, axes, t, slice(None)) for t in range(SIZES["t"])]
+    stack = np.concatenate(frames, axis=1)
+    assert volume.info.frames == SIZES["t"]
+    assert volume.info.depth == frames[0].shape[1]
+    assert volume.info.shape == stack.shape[1:]
+    start = volume.info.shape[0] // 2 - 1
+    box = Box((start, 3, 5), (start + 2, 15, 24))
+    assert np.array_equal(volume.read(box), stack[(c, *box.slices)])
+    assert np.array_equal(volume.read_channels(box), stack[(slice(None), *box.slices)])
+
+
+def test_only_a_sequence_has_frames(tmp_path: Path, write_ome_zarr) -> None:
+    path = write_ome_zarr(tmp_path / "a.zarr", numbers("zyx"), "zyx")
+    with pytest.raises(VolsamError, match="no time axis"):
+        open_volume(path, timepoint="all")
 
 
 SPEC_ORDERS = ["tczyx", "tzyx", "czyx", "zyx", "tcyx", "cyx", "tyx", "yx", "xy", "cyzx"]

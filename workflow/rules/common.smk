@@ -77,6 +77,12 @@ def embeddings(wildcards):
     return []
 
 
+def objects(wildcards):
+    """Objects come from the graph of fragments, or from labels that are there already."""
+    known = SAMPLES[wildcards.sample].samples[wildcards.sample].segmentation
+    return marker("number" if known else "partition").format(sample=wildcards.sample)
+
+
 def trained(wildcards):
     """A model that learns from new annotations is trained before it is used."""
     chosen = SAMPLES[wildcards.sample]

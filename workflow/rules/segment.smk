@@ -135,10 +135,32 @@ rule partition:
         " --cluster {resources.site:q} --workers {threads} 2>&1 | tee -a {log:q}"
 
 
+# Labels that are there already become objects.
+rule number:
+    input:
+        marker("plan"),
+    output:
+        marker("number"),
+    log:
+        log_of("number"),
+    conda:
+        "../envs/volsam.yaml"
+    threads: THREADS
+    resources:
+        site=CLUSTER,
+    params:
+        settings=settings("number"),
+    message:
+        "number {wildcards.sample}"
+    shell:
+        "python -m volsam run number --config {params.settings:q} --sample {wildcards.sample:q}"
+        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee -a {log:q}"
+
+
 # Objects become labels in OME-Zarr, with their pyramid.
 rule label:
     input:
-        marker("partition"),
+        objects,
     output:
         marker("label"),
     log:

@@ -15,6 +15,7 @@ STAGES = {
     "segment": "Segment",
     "overlap": "Overlap",
     "partition": "PartitionStage",
+    "number": "Number",
     "label": "Label",
     "measure": "Measure",
     "evaluate": "Evaluate",

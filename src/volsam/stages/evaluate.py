@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from volsam.blocks.stage import Attempt, Block, Job, Stage
 from volsam.config import Sample
@@ -20,19 +21,20 @@ from volsam.geometry import Box, split
 from volsam.paths import replace, sweep, write_json
 from volsam.stages.label import NAME, written_labels
 from volsam.stages.runplan import RunPlan
+from volsam.volume.info import VolumeInfo
 from volsam.volume.labels import open_level
-from volsam.volume.source import Volume, open_volume
+from volsam.volume.source import Volume, labels_arguments, open_volume
 
 BLOCK = (16, 1024, 1024)
 LARGEST_BASELINE = 2**26
 
 
-def open_truth(sample: Sample, shape: tuple[int, int, int]) -> Volume:
+def open_truth(sample: Sample, image: VolumeInfo) -> Volume:
     """The true labels of a sample, which must have the image's shape."""
     if sample.truth is None:
         raise VolsamError(f"The sample of {sample.image} names no truth; add truth: <path> to it.")
-    axes = "zyx" if shape[0] > 1 else None
-    truth = open_volume(sample.truth, key=sample.truth_key, axes=axes)
+    shape = image.shape
+    truth = open_volume(**labels_arguments(image, sample.truth, sample.truth_key))
     if truth.info.shape != shape:
         raise VolsamError(
             f"The truth {sample.truth} has shape {truth.info.shape} and the image {shape}; give "
@@ -43,6 +45,22 @@ def open_truth(sample: Sample, shape: tuple[int, int, int]) -> Volume:
             f"The truth {sample.truth} holds {truth.info.dtype}; give object numbers, which are whole."
         )
     return truth
+
+
+def one_id_per_frame(truth: npt.NDArray[Any], start: int, depth: int) -> npt.NDArray[np.uint64]:
+    """Labels in which an object and its successor differ, where the truth may number tracks.
+
+    Parameters
+    ----------
+    truth : integer (slices, y, x)
+    start : int
+        Number of the first slice.
+    depth : int
+        Slices of a frame.
+    """
+    frames = (start + np.arange(len(truth))) // depth
+    offset = (frames.astype(np.uint64) << np.uint64(40))[:, None, None]
+    return np.where(truth > 0, truth.astype(np.uint64) + offset, np.uint64(0))
 
 
 class Evaluate(Stage[Contingency]):
@@ -59,7 +77,7 @@ class Evaluate(Stage[Contingency]):
 
     def truth(self) -> Volume:
         """The true labels."""
-        return open_truth(self.sample, self.plan.shape)
+        return open_truth(self.sample, open_volume(**self.plan.image).info)
 
     def blocks(self) -> Iterator[Block]:
         self.truth()
@@ -78,7 +96,10 @@ class Evaluate(Stage[Contingency]):
     def compute(self, block: Block, attempt: Attempt) -> Contingency:
         box = block.box.intersect(self.plan.region_box)
         labels = np.asarray(open_level(self.store, NAME, 0, "r")[box.slices])
-        return Contingency.of(labels, self.truth().read(box))
+        truth = self.truth().read(box)
+        if self.plan.frames is not None:
+            truth = one_id_per_frame(truth, box.start[0], self.plan.depth)
+        return Contingency.of(labels, truth)
 
     def write(self, block: Block, result: Contingency) -> dict[str, Any]:
         path = self.folder / f"{block.id.replace(':', '_')}.npz"
@@ -111,7 +132,7 @@ class Evaluate(Stage[Contingency]):
             with np.load(self.folder / f"{record['block'].replace(':', '_')}.npz") as table:
                 tables.append(Contingency(table["label"], table["truth"], table["count"]))
         scores = {"truth": self.sample.truth, **score(Contingency.sum(tables))}
-        if self.config.evaluate.baseline:
+        if self.config.evaluate.baseline and self.plan.frames is None:
             scores["baseline"] = self._baseline()
         write_json(self.paths.metrics, scores)
         return {"metrics": self.paths.metrics.name, "SA50": scores["SA50"], "mSA": scores["mSA"]}

@@ -16,12 +16,13 @@ from typing import Any
 from volsam.blocks.stage import Attempt, Block, Job, Stage
 from volsam.errors import VolsamError
 from volsam.volume.checks import missing_chunks
-from volsam.volume.info import require_voxel_size
+from volsam.volume.frames import stack_unit
+from volsam.volume.info import VolumeInfo, require_voxel_size
 from volsam.volume.ingest import create_image, plan_ingest, write_image_block
 from volsam.volume.labels import check_free
-from volsam.volume.layout import choose_layout, open_image_level
+from volsam.volume.layout import Layout, choose_layout, open_image_level
 from volsam.volume.pyramid import level_steps, plan_level, pyramid_factors, write_level_block
-from volsam.volume.source import Volume, open_volume
+from volsam.volume.source import ALL, Volume, open_volume
 from volsam.volume.store import sweep_partial
 
 
@@ -58,7 +59,7 @@ class Ingest(Stage[None]):
             sample.image,
             axes=sample.axes,
             key=sample.key,
-            timepoint=sample.timepoint,
+            timepoint=ALL if self.job.config.task == "track" else sample.timepoint,
             channel=0,
             voxel_size=size.zyx() if size else None,
             unit=sample.unit,
@@ -80,7 +81,7 @@ class Ingest(Stage[None]):
         if self.in_place:
             return
         info = self.volume.info
-        layout = choose_layout(info.shape, info.dtype, self.config.output.ome_zarr)
+        layout = self._layout(info)
         yield from (Block(index, box) for index, box in plan_ingest(info, layout))
         for level in range(1, 1 + len(self.factors)):
             array = open_image_level(self.store, level, "r")
@@ -91,8 +92,20 @@ class Ingest(Stage[None]):
         if self.in_place:
             return
         info, version = self.volume.info, self.config.output.ome_zarr
-        layout = choose_layout(info.shape, info.dtype, version)
-        create_image(self.store, info, layout, self.factors, version, self.job.sample)
+        create_image(
+            self.store,
+            info,
+            self._layout(info),
+            self.factors,
+            version,
+            self.job.sample,
+            self.sample.frame_interval,
+        )
+
+    def _layout(self, info: VolumeInfo) -> Layout:
+        return choose_layout(
+            stack_unit(info.shape, info.frames), info.dtype, self.config.output.ome_zarr
+        )
 
     def check_output(self) -> None:
         """Refuse labels in the input where that would fail only after all was computed."""
@@ -141,6 +154,7 @@ class Ingest(Stage[None]):
             "image": image,
             "format": info.format,
             "shape": info.shape,
+            "frames": info.frames,
             "channels": info.channels,
             "dtype": info.dtype,
             "voxel_size": info.voxel_size,

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from volsam.blocks.stage import Attempt, Block, Job, Stage
 from volsam.geometry import Box
 from volsam.stages.fragments import FragmentStore
+from volsam.stages.number import numbered
 from volsam.stages.runplan import RunPlan
 from volsam.volume.labels import create_labels, label_path, open_level
 from volsam.volume.layout import smallest_label_dtype
@@ -50,6 +51,8 @@ class Label(Stage[Objects | None]):
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self.plan = RunPlan.of(job)
+        if self.plan.segmentation is not None:
+            self.upstream = ("number",)
         self.store = label_store(job)
         self.ingested = job.marker("ingest")["outputs"]
 
@@ -61,8 +64,13 @@ class Label(Stage[Objects | None]):
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the ids."""
-        objects = self.job.marker("partition")["outputs"]["objects"]
-        return smallest_label_dtype(objects, self.config.output.dtype)
+        return smallest_label_dtype(self.count, self.config.output.dtype)
+
+    @property
+    def count(self) -> int:
+        """Objects that the stage before found."""
+        objects: int = self.job.marker(self.upstream[0])["outputs"]["objects"]
+        return objects
 
     def blocks(self) -> Iterator[Block]:
         region = self.plan.region_box
@@ -92,6 +100,8 @@ class Label(Stage[Objects | None]):
             unit=self.plan.unit,
             factors=self.plan.factors,
             translation=self.plan.translation,
+            frames=self.plan.frames,
+            interval=self.plan.interval,
             version=output.ome_zarr,
             source=source,
             has_image=self.has_image,
@@ -107,7 +117,9 @@ class Label(Stage[Objects | None]):
         return self._fill_gaps(block.box).astype(self.dtype)
 
     def _fill_gaps(self, box: Box) -> npt.NDArray[np.uint64]:
-        gap = self.config.stitch.max_gap
+        gap = min(self.config.stitch.max_gap, self.plan.depth - 1)
+        if self.plan.segmentation is not None:
+            gap = 0
         wide = box.grow((gap, 0, 0), Box.of(self.plan.shape))
         labels = self._objects(wide)
         filled = labels.copy()
@@ -122,13 +134,16 @@ class Label(Stage[Objects | None]):
     def _objects(self, box: Box) -> npt.NDArray[np.uint64]:
         """Objects of a box of the volume, from its tiles' inner boxes."""
         plan, grid = self.plan, self.plan.grid
-        store = FragmentStore(self.paths, plan)
-        lookup = np.load(self.paths.lookup, mmap_mode="r")
-        offsets = store.offsets()
         objects = np.zeros(box.shape, np.uint64)
         inside = box.intersect(plan.region_box)
         if not inside.size:
             return objects
+        if plan.segmentation is not None:
+            objects[inside.relative_to(box).slices] = numbered(self.paths, plan, inside)
+            return objects
+        store = FragmentStore(self.paths, plan)
+        lookup = np.load(self.paths.lookup, mmap_mode="r")
+        offsets = store.offsets()
         (z0, y0, x0), (z1, y1, x1) = inside.start, inside.stop
         for row in range(y0 // grid.tile, -(-y1 // grid.tile)):
             for column in range(x0 // grid.tile, -(-x1 // grid.tile)):
@@ -159,7 +174,7 @@ class Label(Stage[Objects | None]):
         return {
             "store": str(self.store),
             "labels": f"labels/{NAME}",
-            "objects": self.job.marker("partition")["outputs"]["objects"],
+            "objects": self.count,
             "levels": 1 + len(self.plan.factors),
             "dtype": str(self.dtype),
             "labelled_voxels": sum(record.get("voxels", 0) for record in records),

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from volsam.blocks.stage import Attempt, Block, Job, Stage
-from volsam.geometry import Box, split
 from volsam.paths import replace, sweep
 from volsam.stages.label import NAME, written_labels
 from volsam.stages.objects import finish, measure_block
 from volsam.stages.runplan import RunPlan
 from volsam.volume.labels import open_level
+from volsam.volume.pyramid import plan_level
 from volsam.volume.source import Volume, open_volume
 
 
@@ -44,10 +44,9 @@ class Measure(Stage[pa.Table]):
 
     def blocks(self) -> Iterator[Block]:
         labels = open_level(self.store, NAME, 0, "r")
-        unit = labels.shards or labels.chunks
         return (
             Block(index, box)
-            for index, box in split(Box.of(self.plan.shape), unit)
+            for index, box in plan_level(labels)
             if box.intersect(self.plan.region_box).size
         )
 
@@ -71,6 +70,7 @@ class Measure(Stage[pa.Table]):
     def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
         tables = [pq.read_table(path) for path in sorted(self.folder.glob("*.parquet"))]
         names = self.volume.info.channel_names
-        table = finish(pa.concat_tables(tables), self.plan.voxel_size, self.plan.unit, names)
+        depth = None if self.plan.frames is None else self.plan.depth
+        table = finish(pa.concat_tables(tables), self.plan.voxel_size, self.plan.unit, names, depth)
         replace(self.paths.objects, lambda partial: pq.write_table(table, partial))
         return {"table": self.paths.objects.name, "objects": table.num_rows}

@@ -67,14 +67,27 @@ def finish(
     voxel_size: tuple[float, float, float],
     unit: str,
     channel_names: Sequence[str],
+    depth: int | None = None,
 ) -> pa.Table:
     """Join partial sums into the object table.
+
+    Parameters
+    ----------
+    partial : pyarrow.Table
+        From `measure_block`, of all blocks.
+    voxel_size : (float, float, float)
+        zyx, in `unit`.
+    unit : str
+    channel_names : sequence of str
+    depth : int, optional
+        Slices of a frame of a sequence: objects get their frame, and z is counted within it.
 
     Returns
     -------
     pyarrow.Table
-        id, voxels, volume; centroid and bounding box (half-open) per axis in voxels and in `unit`;
-        slices; mean intensity per channel. Sorted by id; unit and voxel size are in the metadata.
+        id, frame (of a sequence), voxels, volume; centroid and bounding box (half-open) per axis in
+        voxels and in `unit`; slices; mean intensity per channel. Sorted by id; unit and voxel size
+        are in the metadata.
     """
     sums = [name for name in partial.column_names if name.startswith(("sum_", "intensity_"))]
     grouped = partial.group_by("id", use_threads=False).aggregate(
@@ -86,8 +99,14 @@ def finish(
     grouped = grouped.sort_by("id")
     column = {name: grouped[name].to_numpy() for name in grouped.column_names}
     voxels = column["voxels_sum"]
+    frame = 0 * voxels if depth is None else column["min_z_min"] // depth
+    first = frame * (depth or 0)
+    for name in ("min_z_min", "max_z_max"):
+        column[name] = column[name] - first
+    column["sum_z_sum"] = column["sum_z_sum"] - first * voxels
     table: dict[str, npt.NDArray[Any]] = {
         "id": column["id"],
+        **({} if depth is None else {"frame": frame.astype(np.int64)}),
         "voxels": voxels,
         "volume": voxels * float(np.prod(voxel_size)),
     }

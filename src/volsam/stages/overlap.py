@@ -20,6 +20,7 @@ from volsam.paths import replace, sweep
 from volsam.stages.fragments import FragmentStore
 from volsam.stages.runplan import RunPlan
 from volsam.stitch.overlaps import OVERLAP_DTYPE, slice_overlaps, tile_overlaps, to_table
+from volsam.volume.frames import frame_stop
 
 Rows = np.ndarray[Any, np.dtype[np.void]]
 
@@ -71,7 +72,7 @@ class Overlap(Stage[Rows]):
                 rows.append(
                     tile_overlaps(*pair, grid, tile, other, offset(z, tile), offset(z, other))
                 )
-            window = range(z, min(z + reach + 1, extent.stop[0]))
+            window = range(z, min(z + reach + 1, frame_stop(z, self.plan.depth)))
             rows.append(
                 slice_overlaps(
                     [at(k, tile) for k in window], [offset(k, tile) for k in window], grid, tile

@@ -56,7 +56,9 @@ class PartitionStage(Stage[Partition]):
         size, signal, background = (table[name].to_numpy() for name in columns)
         bright = are_bright(signal, background, size)
         shape = (self.plan.shape[0], *self.plan.grid.counts)
-        fragments = Fragments.from_counts(counts.reshape(shape), size, signal if bright else None)
+        fragments = Fragments.from_counts(
+            counts.reshape(shape), size, signal if bright else None, depth=self.plan.depth
+        )
         files = sorted(self.paths.tables("overlap").glob("*.parquet"))
         return partition(fragments, Edges.from_parquet(files, len(fragments)), self.parameters)
 

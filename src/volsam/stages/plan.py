@@ -20,7 +20,7 @@ from volsam.stages.runplan import RunPlan
 from volsam.volume.info import VolumeInfo, require_voxel_size
 from volsam.volume.normalise import estimate
 from volsam.volume.pyramid import pyramid_factors
-from volsam.volume.source import Volume, open_volume
+from volsam.volume.source import ALL, Timepoint, Volume, labels_arguments, open_volume
 
 if TYPE_CHECKING:
     from volsam.models import Model
@@ -73,17 +73,19 @@ class Plan(Stage[None]):
             tile is timed however few there are.
         """
         config, compute = self.config, self.config.compute
-        name = resolve(config)
+        labels = self.sample.segmentation
+        name = f"segmentation:{labels}" if labels else resolve(config)
         kind, _, path = name.partition(":")
-        stored = kind == "predictions"
+        stored = kind in ("predictions", "segmentation")
         volume, arguments = self._open(image)
-        predictions = self._predictions(path, volume.info) if stored else None
         info = volume.info
+        predictions = self._predictions(path, info) if kind == "predictions" else None
+        segmentation = self._labels("segmentation", labels, self.sample.segmentation_key, info)
         voxel_size = require_voxel_size(info)
         model = None if stored else self._model(name)
         scale = self._scale(model, voxel_size)
         tile, halo = self._tiles(model, scale)
-        region = self._region(info.shape)
+        region = self._region(info)
         method: str = config.normalise.method
         if method == "auto":
             method = model.normalisation if model else "none"
@@ -109,11 +111,11 @@ class Plan(Stage[None]):
             halo=halo,
             scale=scale,
             model=name,
-            model_hash=self.inputs["predictions"][1] if model is None else model.hash,
+            model_hash=self.inputs[kind][1] if model is None else model.hash,
             ais=self._ais(model, scale),
             normalisation=normalisation,
             threshold=threshold,
-            mask=self._mask(info.shape),
+            mask=self._labels("mask", self.sample.mask, self.sample.mask_key, info),
             device=compute.device,
             precision=compute.precision,
             compat=compute.compat,
@@ -122,6 +124,9 @@ class Plan(Stage[None]):
             threads=compute.threads,
             block_slices=compute.block_slices,
             block_tiles=compute.block_tiles,
+            segmentation=segmentation,
+            frames=info.frames,
+            interval=self.sample.frame_interval,
         )
         timed_from = TIMED_FROM if sample_voxels else 1
         return plan, forecast(
@@ -137,7 +142,7 @@ class Plan(Stage[None]):
             **image,
             "level": sample.level,
             "channel": sample.channel,
-            "timepoint": sample.timepoint if own else None,
+            "timepoint": self.timepoint(own),
             "voxel_size": size.zyx() if own and size and not sample.level else None,
             "unit": sample.unit if own else None,
         }
@@ -151,9 +156,17 @@ class Plan(Stage[None]):
         self.warnings = warnings_of(volume) if own else list(volume.info.warnings)
         return volume, arguments
 
+    def timepoint(self, own: bool = True) -> Timepoint:
+        """All frames of what is tracked; else the one asked for, which an ingested image is."""
+        if self.job.config.task == "track":
+            return ALL
+        return self.sample.timepoint if own else None
+
     def _predictions(self, path: str, image: VolumeInfo) -> dict[str, Any]:
         """Arguments of `open_volume` for stored predictions."""
-        arguments: dict[str, Any] = {"path": path, "axes": "czyx", "channel": 0}
+        axes = "czyx" if image.frames is None else "ctyx" if image.depth == 1 else "ctzyx"
+        arguments: dict[str, Any] = {"path": path, "axes": axes, "channel": 0}
+        arguments["timepoint"] = None if image.frames is None else ALL
         volume = open_volume(**arguments)
         if volume.info.channels != 3 or volume.info.shape != image.shape:
             raise VolsamError(
@@ -214,28 +227,48 @@ class Plan(Stage[None]):
             )
         return tile, halo
 
-    def _region(self, shape: tuple[int, int, int]) -> Box:
+    def _region(self, info: VolumeInfo) -> Box:
         region = self.sample.region or Region()
-        ranges = [getattr(region, axis) or [0, n] for axis, n in zip("zyx", shape, strict=True)]
-        for axis, (start, stop), n in zip("zyx", ranges, shape, strict=True):
+        if info.frames is not None and region.z is not None:
+            raise VolsamError(
+                f"Sample {self.job.sample} is a sequence, whose slices cannot be chosen; leave region.z "
+                "out, or choose frames with region.t."
+            )
+        if info.frames is None and region.t is not None:
+            raise VolsamError(
+                f"Key samples.{self.job.sample}.region.t chooses frames, and the task is not to track; "
+                "use timepoint instead."
+            )
+        extent = (info.frames or info.shape[0], *info.shape[1:])
+        axes = "zyx" if info.frames is None else "tyx"
+        ranges = [getattr(region, axis) or [0, n] for axis, n in zip(axes, extent, strict=True)]
+        for axis, (start, stop), n in zip(axes, ranges, extent, strict=True):
             if not 0 <= start < stop <= n:
                 raise VolsamError(
                     f"Region {axis}: [{start}, {stop}] of sample {self.job.sample} is empty or "
                     f"reaches beyond the volume's {n} voxels; choose 0 <= start < stop <= {n}."
                 )
+        if info.frames is not None:
+            ranges[0] = [frame * info.depth for frame in ranges[0]]
         return Box(tuple(r[0] for r in ranges), tuple(r[1] for r in ranges))
 
-    def _mask(self, shape: tuple[int, int, int]) -> dict[str, Any] | None:
-        sample = self.sample
-        if sample.mask is None:
+    def _labels(
+        self, role: str, path: str | None, key: str | None, image: VolumeInfo
+    ) -> dict[str, Any] | None:
+        """Arguments of `open_volume` for labels of the image's shape."""
+        if path is None:
             return None
-        axes = "zyx" if shape[0] > 1 else None
-        arguments: dict[str, Any] = {"path": sample.mask, "key": sample.mask_key, "axes": axes}
-        mask = open_volume(**arguments)
-        if mask.info.shape != shape:
+        arguments = labels_arguments(image, path, key)
+        labels = open_volume(**arguments)
+        if labels.info.shape != image.shape:
             raise VolsamError(
-                f"The mask {sample.mask} has shape {mask.info.shape} and the image {shape}; give a "
-                "mask of the image's shape."
+                f"The {role} {path} has shape {labels.info.shape} and the image {image.shape}; give a "
+                f"{role} of the image's shape."
+            )
+        if role == "segmentation" and labels.info.dtype.startswith("float"):
+            raise VolsamError(
+                f"The segmentation {path} holds {labels.info.dtype}; give object numbers, which are "
+                "whole."
             )
         return arguments
 

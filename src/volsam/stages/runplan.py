@@ -30,7 +30,7 @@ class RunPlan:
     predictions : dict or None
         The same for stored predictions, which then stand in for the network.
     shape : (int, int, int)
-        Voxels of the volume, zyx.
+        Voxels of the volume, zyx; of a sequence the slices of all frames (`volume.frames`).
     dtype : str
         Type of its intensities.
     voxel_size : (float, float, float)
@@ -67,6 +67,12 @@ class RunPlan:
         Tiles per call of the network and threads per worker.
     block_slices, block_tiles : int
         Extent of a block in slices and in tile rows and columns.
+    segmentation : dict or None
+        Arguments of `open_volume` for labels that stand in for a model.
+    frames : int or None
+        Frames of a sequence, whose slices are numbered through; None for a volume.
+    interval : float or None
+        Seconds between frames.
     """
 
     image: dict[str, Any]
@@ -95,6 +101,9 @@ class RunPlan:
     threads: int
     block_slices: int
     block_tiles: int
+    segmentation: dict[str, Any] | None
+    frames: int | None
+    interval: float | None
 
     @classmethod
     def of(cls, job: Job) -> RunPlan:
@@ -126,6 +135,11 @@ class RunPlan:
     def to_json(self) -> dict[str, Any]:
         """Plain types for the marker."""
         return asdict(self)
+
+    @property
+    def depth(self) -> int:
+        """Slices of a frame, or of the volume."""
+        return self.shape[0] // (self.frames or 1)
 
     @property
     def grid(self) -> TileGrid:

@@ -33,7 +33,7 @@ class Fragments:
     size : uint32 (n,)
         Pixels in the tile's inner box, the part that is painted.
     n_slices : int
-        Slices of the volume.
+        Slices of the volume, or of a frame of a sequence.
     signal : float32 (n,), optional
         Mean normalised intensity, where it says something (`volsam.stitch.dips.are_bright`).
     """
@@ -57,6 +57,7 @@ class Fragments:
         counts: NDArray[np.integer],
         size: NDArray[np.uint32],
         signal: NDArray[np.float32] | None = None,
+        depth: int | None = None,
     ) -> Fragments:
         """Fragments from their number in each slice and tile.
 
@@ -67,6 +68,8 @@ class Fragments:
             In the order of the global ids.
         signal : float32 (n,), optional
             The same.
+        depth : int, optional
+            Slices of a frame, if not all are one volume's.
         """
         if counts.sum() != size.size:
             raise VolsamError(
@@ -75,7 +78,7 @@ class Fragments:
             )
         flat = np.repeat(np.arange(counts.size), counts.ravel())
         position = np.stack(np.unravel_index(flat, counts.shape)).astype(np.int32)
-        return cls(position, size, counts.shape[0], signal)
+        return cls(position, size, depth or counts.shape[0], signal)
 
 
 @dataclass(frozen=True)

@@ -51,12 +51,12 @@ _SPELLINGS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class VolumeInfo:
-    """Description of one volume: one time point, one resolution level.
+    """Description of one volume at one resolution level: one time point, or a sequence as a stack.
 
     Parameters
     ----------
     shape : (int, int, int)
-        Voxels, zyx.
+        Voxels, zyx; of a sequence the slices of all frames (`volume.frames`).
     dtype : str
         numpy name of the stored type, native byte order.
     channels, timepoints : int
@@ -83,6 +83,8 @@ class VolumeInfo:
         Downsampling of the file's coarser levels relative to this one, zyx.
     level : int
         Resolution level read.
+    frames : int or None
+        Frames of a sequence; None for one time point.
     """
 
     shape: ZYX
@@ -100,6 +102,12 @@ class VolumeInfo:
     translation: Size = (0.0, 0.0, 0.0)
     factors: tuple[ZYX, ...] = ()
     level: int = 0
+    frames: int | None = None
+
+    @property
+    def depth(self) -> int:
+        """Slices of a frame, or of the volume."""
+        return self.shape[0] // (self.frames or 1)
 
 
 @dataclass(frozen=True)

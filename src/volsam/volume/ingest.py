@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from volsam.geometry import Box, split
+from volsam.geometry import Box
 from volsam.volume.checks import check_finite
+from volsam.volume.frames import split_frames, stack_unit, stored_axes
 from volsam.volume.info import ZYX, VolumeInfo
 from volsam.volume.layout import Layout, clip_layout, create_array, open_image_level
 from volsam.volume.metadata import image_attributes
@@ -43,7 +44,7 @@ def plan_ingest(info: VolumeInfo, layout: Layout) -> list[tuple[tuple[int, ...],
             ):
                 break
             block[axis] = grown
-    return list(split(Box.of(info.shape), block))
+    return list(split_frames(info.shape, info.depth, block))
 
 
 def create_image(
@@ -53,6 +54,7 @@ def create_image(
     factors: Sequence[ZYX],
     version: str = "0.5",
     name: str | None = None,
+    interval: float | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> None:
     """Create the metadata and the empty levels of an image.
@@ -70,6 +72,8 @@ def create_image(
     version : {"0.4", "0.5"}
     name : str, optional
         Name of the image; by default that of the store.
+    interval : float, optional
+        Seconds between the frames of a sequence.
     provenance : dict, optional
         Kept in the attribute ``volsam``.
 
@@ -80,8 +84,7 @@ def create_image(
     """
     import zarr
 
-    axes = "czyx" if info.channels > 1 else "zyx"
-    extra = (info.channels,) if info.channels > 1 else ()
+    axes, _ = stored_axes(info.shape, info.frames, info.channels)
     folder = Path(store)
     check_own(folder)
     attributes = image_attributes(
@@ -92,6 +95,7 @@ def create_image(
         info.voxel_size,
         info.unit,
         info.translation,
+        interval,
         channel_names=info.channel_names,
         dtype=info.dtype,
     )
@@ -102,8 +106,9 @@ def create_image(
         )
         for level, factor in enumerate([(1, 1, 1), *factors]):
             small = level_shape(info.shape, factor)
-            own = clip_layout(small, layout.chunks, layout.shards)
-            create_array(group, str(level), (*extra, *small), info.dtype, own, axes, labels=False)
+            own = clip_layout(stack_unit(small, info.frames), layout.chunks, layout.shards)
+            _, stored = stored_axes(small, info.frames, info.channels)
+            create_array(group, str(level), stored, info.dtype, own, axes, labels=False)
 
 
 def write_image_block(store: str | Path, volume: Volume, box: Box) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from volsam.errors import VolsamError
+from volsam.volume.frames import FrameSlices, stack_unit, stored_axes
 from volsam.volume.info import ZYX, Size
 from volsam.volume.layout import clip_layout, create_array, open_image_level
 from volsam.volume.metadata import image_attributes, versioned
@@ -43,6 +44,8 @@ def create_labels(
     unit: str,
     factors: Sequence[ZYX] = (),
     translation: Size = (0.0, 0.0, 0.0),
+    frames: int | None = None,
+    interval: float | None = None,
     version: str = "0.5",
     source: str | None = None,
     has_image: bool = False,
@@ -55,6 +58,7 @@ def create_labels(
     store_root : path
         OME-Zarr (with an image, or empty, or not yet there).
     shape : (z, y, x)
+        Of a sequence the slices of all frames.
     dtype : unsigned int
     chunks, shards : (z, y, x)
         Shards are ignored for version 0.4.
@@ -62,6 +66,8 @@ def create_labels(
         In `unit`.
     factors : sequence of (z, y, x)
         Downsampling of levels 1, 2, … relative to level 0: those of the image.
+    frames, interval : int, float, optional
+        Frames of a sequence, and seconds between them.
     version : {"0.4", "0.5"}
         Of a new store; an existing one keeps its own.
     source : str, optional
@@ -87,7 +93,8 @@ def create_labels(
     folder = label_path(root, name)
     version = store_version(root) or version
     check_own(folder)
-    layout = clip_layout(shape, chunks, None if version == "0.4" else shards)
+    axes, _ = stored_axes(shape, frames)
+    layout = clip_layout(stack_unit(shape, frames), chunks, None if version == "0.4" else shards)
     with writing(root):
         group = zarr.open_group(
             root, mode="a", zarr_format=ZARR_FORMAT[version], use_consolidated=False
@@ -98,11 +105,12 @@ def create_labels(
         attributes = image_attributes(
             version,
             name,
-            "zyx",
+            axes,
             factors,
             voxel_size,
             unit,
             translation,
+            interval,
             method="mode",
             label_source=source or ("../../" if has_image else None),
             is_label=True,
@@ -110,13 +118,16 @@ def create_labels(
         image = labels.create_group(name, attributes={**attributes, **mark(provenance)})
         for level, factor in enumerate([(1, 1, 1), *factors]):
             small = level_shape(shape, factor)
-            own = clip_layout(small, layout.chunks, layout.shards)
-            create_array(image, str(level), small, dtype, own, "zyx", labels=True)
+            own = clip_layout(stack_unit(small, frames), layout.chunks, layout.shards)
+            _, stored = stored_axes(small, frames)
+            create_array(image, str(level), stored, dtype, own, axes, labels=True)
         _refresh_consolidated(root, version)
     return folder
 
 
-def open_level(store_root: str | Path, name: str, level: int, mode: Any = "r+") -> zarr.Array:
+def open_level(
+    store_root: str | Path, name: str, level: int, mode: Any = "r+"
+) -> zarr.Array | FrameSlices:
     """Array of one level of a label image, for reading and block-wise writing."""
     return open_image_level(label_path(store_root, name), level, mode)
 

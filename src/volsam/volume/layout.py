@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volsam.errors import VolsamError
+from volsam.volume.frames import FrameSlices
 from volsam.volume.info import ZYX
 
 if TYPE_CHECKING:
@@ -114,11 +115,20 @@ def create_array(
     axes: str,
     labels: bool,
 ) -> zarr.Array:
-    """Create an empty array of an OME-Zarr level; axes before zyx have chunks of one."""
+    """Create an empty array of an OME-Zarr level.
+
+    Along t and c chunks have a length of one, but along t in a sequence of planes, whose frames are the
+    slices that the layout speaks of.
+    """
     from numcodecs import Blosc, Zstd
     from zarr.codecs import BloscCodec, BloscShuffle, ZstdCodec
 
-    extra = (1,) * (len(shape) - 3)
+    slices = "z" if "z" in axes else "t"
+
+    def along(unit: ZYX) -> tuple[int, ...]:
+        lengths = dict(zip((slices, "y", "x"), unit, strict=True))
+        return tuple(lengths.get(a, 1) for a in axes)
+
     v2 = group.metadata.zarr_format == 2
     compressor: Any
     if labels:
@@ -131,8 +141,8 @@ def create_array(
         name,
         shape=tuple(shape),
         dtype=np.dtype(dtype).newbyteorder("="),
-        chunks=(*extra, *layout.chunks),
-        shards=None if v2 or layout.shards is None else (*extra, *layout.shards),
+        chunks=along(layout.chunks),
+        shards=None if v2 or layout.shards is None else along(layout.shards),
         compressors=compressor,
         fill_value=0,
         chunk_key_encoding={
@@ -143,11 +153,29 @@ def create_array(
     )
 
 
-def open_image_level(image: str | Path, level: int, mode: Any = "r+") -> zarr.Array:
-    """Open the array of a level of an image or label image that this package wrote."""
+def open_image_level(image: str | Path, level: int, mode: Any = "r+") -> zarr.Array | FrameSlices:
+    """Open the array of a level of an image or label image that this package wrote.
+
+    Returns
+    -------
+    zarr.Array or FrameSlices
+        Its last three axes are zyx, of a sequence with the slices of all frames.
+    """
     import zarr
 
-    return zarr.open_array(Path(image) / str(level), mode=mode)
+    array = zarr.open_array(Path(image) / str(level), mode=mode)
+    letters = _letters(Path(image), array)
+    return FrameSlices(array, letters) if "t" in letters else array
+
+
+def _letters(image: Path, array: zarr.Array) -> str:
+    """Axes of an array of ours: Zarr 3 names them, for Zarr 2 the image's metadata do."""
+    import zarr
+
+    if array.metadata.zarr_format == 3:
+        return "".join(str(name) for name in array.metadata.dimension_names or ())
+    attributes: Any = zarr.open_group(image, mode="r").attrs.asdict()
+    return "".join(axis["name"] for axis in attributes["multiscales"][0]["axes"])
 
 
 def _power_of_two(value: float) -> int:

@@ -20,6 +20,7 @@ def image_attributes(
     voxel_size: Size | None,
     unit: str,
     translation: Size = (0.0, 0.0, 0.0),
+    interval: float | None = None,
     method: str = "mean",
     channel_names: Sequence[str] = (),
     dtype: str = "uint16",
@@ -31,11 +32,14 @@ def image_attributes(
     Parameters
     ----------
     version : {"0.4", "0.5"}
-    axes : {"zyx", "czyx"}
+    axes : str
+        Letters of ``tczyx`` in that order, y and x among them.
     factors : sequence of (z, y, x)
         Downsampling of levels 1, 2, … relative to level 0.
     voxel_size, translation : (z, y, x)
         In `unit`; without a voxel size the scale is 1 and has no unit.
+    interval : float, optional
+        Seconds between frames; without it the scale of t is 1 and has no unit.
     method : str
         How the levels were made.
     channel_names : sequence of str
@@ -46,24 +50,24 @@ def image_attributes(
         Add the ``image-label`` metadata.
     """
     size = voxel_size or (1.0, 1.0, 1.0)
-    extra = len(axes) - 3
     datasets = []
     for level, factor in enumerate([(1, 1, 1), *factors]):
-        scale = [s * f for s, f in zip(size, factor, strict=True)]
         # The centre of a coarse voxel is the centre of the fine voxels it covers.
-        shift = [t + s * (f - 1) / 2 for t, s, f in zip(translation, size, factor, strict=True)]
+        scale, shift = {"t": interval or 1.0}, {}
+        for a, t, s, f in zip("zyx", translation, size, factor, strict=True):
+            scale[a], shift[a] = s * f, t + s * (f - 1) / 2
         datasets.append(
             {
                 "path": str(level),
                 "coordinateTransformations": [
-                    {"type": "scale", "scale": [1.0] * extra + scale},
-                    {"type": "translation", "translation": [0.0] * extra + shift},
+                    {"type": "scale", "scale": [scale.get(a, 1.0) for a in axes]},
+                    {"type": "translation", "translation": [shift.get(a, 0.0) for a in axes]},
                 ],
             }
         )
     multiscale = {
         "name": name,
-        "axes": [_axis(a, unit if voxel_size else None) for a in axes],
+        "axes": [_axis(a, unit if voxel_size else None, interval) for a in axes],
         "datasets": datasets,
         "type": method,
     }
@@ -90,9 +94,11 @@ def versioned(version: str, attributes: dict[str, Any]) -> dict[str, Any]:
     return attributes
 
 
-def _axis(letter: str, unit: str | None) -> dict[str, str]:
+def _axis(letter: str, unit: str | None, interval: float | None) -> dict[str, str]:
     if letter == "c":
         return {"name": "c", "type": "channel"}
+    if letter == "t":
+        return {"name": "t", "type": "time"} | ({"unit": "second"} if interval else {})
     axis = {"name": letter, "type": "space"}
     if unit in METRES:
         axis["unit"] = unit

@@ -19,12 +19,17 @@ from typing import Any
 import numpy as np
 
 from volsam.geometry import Box, split
+from volsam.volume.frames import split_frames
 from volsam.volume.info import ZYX, Size, VolumeInfo
 from volsam.volume.store import writing
 
 
 def choose_factors(
-    shape: Sequence[int], voxel_size: Size | None, smallest: int = 256, levels: int | None = None
+    shape: Sequence[int],
+    voxel_size: Size | None,
+    smallest: int = 256,
+    levels: int | None = None,
+    halve_z: bool = True,
 ) -> tuple[ZYX, ...]:
     """Downsampling of each level relative to level 0, zyx; level 0 itself is left out.
 
@@ -40,6 +45,8 @@ def choose_factors(
         Levels are added until y and x are at most this.
     levels : int, optional
         Number of levels, level 0 included, instead.
+    halve_z : bool
+        Not in a sequence, where slices of two frames would become one.
     """
     factors: list[ZYX] = []
     z, y, x = 1, 1, 1
@@ -51,7 +58,7 @@ def choose_factors(
             break
         if math.ceil(shape[1] / y) == math.ceil(shape[2] / x) == 1:
             break
-        if voxel_size is not None and math.ceil(shape[0] / z) > 1:
+        if halve_z and voxel_size is not None and math.ceil(shape[0] / z) > 1:
             width = math.sqrt(voxel_size[1] * y * voxel_size[2] * x)
             z = 2 * z if voxel_size[0] * z < math.sqrt(2) * width else z
         y = 2 * y if math.ceil(shape[1] / y) > 1 else y
@@ -70,8 +77,12 @@ def pyramid_factors(info: VolumeInfo, levels: int | None = None) -> tuple[ZYX, .
         b % a == 0 for fine, coarse in pairwise(chain) for a, b in zip(fine, coarse, strict=True)
     )
     if info.factors and whole and levels is None:
-        return info.factors
-    return choose_factors(info.shape, info.voxel_size, levels=levels)
+        if info.frames is None:
+            return info.factors
+        # Levels that differ along z only would be alike.
+        flat = dict.fromkeys((1, y, x) for _, y, x in info.factors)
+        return tuple(factor for factor in flat if factor != (1, 1, 1))
+    return choose_factors(info.shape, info.voxel_size, levels=levels, halve_z=info.frames is None)
 
 
 def level_shape(shape: Sequence[int], factor: Sequence[int]) -> ZYX:
@@ -83,11 +94,12 @@ def level_shape(shape: Sequence[int], factor: Sequence[int]) -> ZYX:
 def plan_level(array: Any) -> list[tuple[tuple[int, ...], Box]]:
     """Blocks of an array, (grid index, zyx box): one per shard (per chunk where there are none).
 
-    `array` is a zarr array of at least three axes, the last three zyx; each block is written for
-    all channels by its one writer.
+    `array` comes from `layout.open_image_level`: at least three axes, the last three zyx; each block
+    is written for all channels by its one writer.
     """
     unit = tuple(array.shards or array.chunks)[-3:]
-    return list(split(Box.of(array.shape[-3:]), unit))
+    shape = array.shape[-3:]
+    return list(split_frames(shape, getattr(array, "depth", shape[0]), unit))
 
 
 def level_steps(factors: Sequence[ZYX]) -> list[ZYX]:

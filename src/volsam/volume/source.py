@@ -1,4 +1,4 @@
-"""Open any supported image as a volume of one time point, read by boxes.
+"""Open any supported image as a volume, one time point or all of them, read by boxes.
 
 Invariants
 ----------
@@ -13,16 +13,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from volsam.errors import VolsamError
 from volsam.geometry import Box
 from volsam.volume.axes import Axes, settle_axes
+from volsam.volume.frames import FrameSlices
 from volsam.volume.info import ZYX, Metadata, VolumeInfo, settle_geometry
 
 Channel = int | str | Mapping[Any, float] | None
+ALL: Literal["all"] = "all"
+Timepoint = int | Literal["all"] | None
 
 
 class ArrayLike(Protocol):
@@ -52,7 +55,7 @@ class Stored:
 
 
 class Volume:
-    """One time point of an image, read by boxes of zyx voxels.
+    """One time point of an image, or the slices of all frames, read by boxes of zyx voxels.
 
     Attributes
     ----------
@@ -60,7 +63,12 @@ class Volume:
     """
 
     def __init__(
-        self, info: VolumeInfo, array: ArrayLike, axes: Axes, timepoint: int, weights: np.ndarray
+        self,
+        info: VolumeInfo,
+        array: ArrayLike,
+        axes: Axes,
+        timepoint: int | Literal["all"],
+        weights: np.ndarray,
     ) -> None:
         self.info = info
         self.array = array
@@ -112,7 +120,12 @@ class Volume:
         if box.size and box.intersect(Box.of(self.info.shape)) != box:
             raise ValueError(f"{box} reaches beyond the volume of shape {self.info.shape}")
         try:
-            block = np.array(self.array[self._axes.index(self._timepoint, channels, box)])
+            if self._timepoint == ALL:
+                stack = FrameSlices(self.array, self._axes.letters)
+                wanted = box.slices if stack.channels is None else (channels, *box.slices)
+                block = np.array(stack[wanted])
+            else:
+                block = np.array(self.array[self._axes.index(self._timepoint, channels, box)])
         except (MemoryError, VolsamError):
             raise
         except Exception as error:  # every codec and file library raises its own kinds
@@ -124,6 +137,8 @@ class Volume:
                 f"the file is probably damaged, copy it again from its source."
             ) from error
         block = block.astype(block.dtype.newbyteorder("="), copy=False)
+        if self._timepoint == ALL:
+            return block if block.ndim == 4 else block[None]
         return self._axes.arrange(block)
 
 
@@ -133,7 +148,7 @@ def open_volume(
     axes: str | None = None,
     key: str | None = None,
     level: int = 0,
-    timepoint: int | None = None,
+    timepoint: Timepoint = None,
     channel: Channel = 0,
     voxel_size: Mapping[str, float] | Sequence[float] | None = None,
     unit: str | None = None,
@@ -150,8 +165,8 @@ def open_volume(
         Array or image within a Zarr or HDF5 file; number of the series of a TIFF.
     level : int
         Resolution level of an OME-Zarr image or a pyramidal TIFF.
-    timepoint : int, optional
-        Needed if there are several.
+    timepoint : int or "all", optional
+        Needed if there are several; all of them make a stack of slices, see `volume.frames`.
     channel : int, str, mapping or None
         Number, name, or weights by number or name; None is the only channel.
     voxel_size : mapping or sequence, optional
@@ -191,9 +206,16 @@ def open_volume(
         strict=stored.strict_axes,
         samples=stored.samples,
     )
-    shape = settled.zyx
+    if timepoint == ALL and "t" not in settled.letters:
+        raise VolsamError(
+            f"{name} has no time axis (axes {settled.letters!r}); only a sequence can be tracked, name "
+            f"its time axis t in axes."
+        )
+    frames = settled.size("t") if timepoint == ALL else None
+    z, y, x = settled.zyx
+    shape = (z * (frames or 1), y, x)
     size, unit, translation, more = settle_geometry(
-        stored.metadata, voxel_size, unit, name, flat=shape[0] == 1
+        stored.metadata, voxel_size, unit, name, flat=z == 1
     )
     names = stored.metadata.channel_names
     channels = settled.size("c")
@@ -209,16 +231,25 @@ def open_volume(
         format=stored.format,
         path=name,
         key=stored.key,
-        chunks=settled.spatial(stored.chunks or stored.array.shape, 1),
+        chunks=_chunks(settled, stored, frames is not None and z == 1),
         warnings=(*stored.warnings, *warnings, *more),
         translation=translation,
         factors=tuple(_whole(settled.spatial(s, 1)) for s in stored.coarser),
         level=level,
+        frames=frames,
     )
     time = _chosen_time(info, timepoint)
     volume = Volume(info, stored.array, settled, time, _weights(info, channel))
     volume._arguments = arguments
     return volume
+
+
+def labels_arguments(image: VolumeInfo, path: str, key: str | None) -> dict[str, Any]:
+    """Arguments of `open_volume` for labels or a mask of an image, whose axes they are taken to have."""
+    if image.frames is not None:
+        axes = "tyx" if image.depth == 1 else "tzyx"
+        return {"path": path, "key": key, "axes": axes, "timepoint": ALL}
+    return {"path": path, "key": key, "axes": "zyx" if image.shape[0] > 1 else None}
 
 
 def _reopen(arguments: dict[str, Any]) -> Volume:
@@ -262,7 +293,16 @@ def _find_reader(path: Path) -> Any:
     )
 
 
-def _chosen_time(info: VolumeInfo, timepoint: int | None) -> int:
+def _chunks(axes: Axes, stored: Stored, planes: bool) -> ZYX:
+    """What the file stores together, zyx; along time in a sequence of planes."""
+    sizes = stored.chunks or stored.array.shape
+    z, y, x = axes.spatial(sizes, 1)
+    return (sizes[axes.letters.index("t")] if planes else z), y, x
+
+
+def _chosen_time(info: VolumeInfo, timepoint: Timepoint) -> int | Literal["all"]:
+    if timepoint == ALL:
+        return ALL
     if timepoint is None:
         if info.timepoints > 1:
             raise VolsamError(

@@ -1,0 +1,106 @@
+"""Number: the objects of a segmentation that is there already, instead of one of ours.
+
+A block is a part of the label image and leaves the labels it saw in each frame. A label in a frame is an
+object, whatever the same label means in other frames: ids of existing segmentations are not trusted to
+be those of tracks.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from volsam.blocks.stage import Attempt, Block, Job, Stage
+from volsam.errors import VolsamError
+from volsam.geometry import Box
+from volsam.paths import SamplePaths, replace, sweep
+from volsam.stages.runplan import RunPlan
+from volsam.volume.frames import frames_of, split_frames
+from volsam.volume.source import Volume, open_volume
+
+BLOCK = (16, 1024, 1024)
+Pairs = npt.NDArray[np.uint64]
+
+
+class Number(Stage[Pairs]):
+    """Stage `number`."""
+
+    name = "number"
+    upstream: tuple[str, ...] = ("plan",)
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self.plan = RunPlan.of(job)
+        self.folder = self.paths.tables(self.name)
+
+    def blocks(self) -> Iterator[Block]:
+        for index, box in split_frames(self.plan.shape, self.plan.depth, BLOCK):
+            if box.intersect(self.plan.region_box).size:
+                yield Block(index, box)
+
+    def reset(self) -> None:
+        self.paths.numbers.unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+
+    def sweep(self) -> None:
+        sweep(self.folder)
+        sweep(self.paths.work)
+
+    def compute(self, block: Block, attempt: Attempt) -> Pairs:
+        box = block.box.intersect(self.plan.region_box)
+        labels = segmentation(self.plan).read(box)
+        if labels.dtype.kind == "i" and labels.min() < 0:
+            raise VolsamError(
+                f"{(self.plan.segmentation or {})['path']} holds negative labels; give object numbers "
+                "from 0."
+            )
+        found = []
+        for frame, slices in frames_of(box, self.plan.depth):
+            ids = np.unique(labels[slices]).astype(np.uint64)
+            ids = ids[ids > 0]
+            found.append(np.stack([np.full_like(ids, frame), ids], axis=1))
+        return np.concatenate(found)
+
+    def write(self, block: Block, result: Pairs) -> dict[str, Any]:
+        table = pa.table({"frame": result[:, 0], "label": result[:, 1]})
+        path = self.folder / f"{block.id.replace(':', '_')}.parquet"
+        replace(path, lambda partial: pq.write_table(table, partial))
+        return {"labels": len(result)}
+
+    def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        files = sorted(self.folder.glob("*.parquet"))
+        table = pa.concat_tables([pq.read_table(path) for path in files])
+        pairs = np.stack([table[name].to_numpy() for name in ("frame", "label")], axis=1)
+        pairs = np.unique(pairs, axis=0)
+
+        def save(partial: Any) -> None:
+            with partial.open("wb") as file:
+                np.save(file, pairs)
+
+        replace(self.paths.numbers, save)
+        return {"objects": len(pairs)}
+
+
+def segmentation(plan: RunPlan) -> Volume:
+    """The label image that stands in for a model."""
+    assert plan.segmentation is not None
+    return open_volume(**plan.segmentation)
+
+
+def numbered(paths: SamplePaths, plan: RunPlan, box: Box) -> npt.NDArray[np.uint64]:
+    """Objects of a box of the volume: row + 1 in the sorted table of frames and labels."""
+    pairs = np.load(paths.numbers, mmap_mode="r")
+    labels = segmentation(plan).read(box).astype(np.uint64)
+    objects = np.zeros(labels.shape, np.uint64)
+    for frame, slices in frames_of(box, plan.depth):
+        low, high = np.searchsorted(pairs[:, 0], [frame, frame + 1])
+        place = low + np.searchsorted(pairs[low:high, 1], labels[slices])
+        objects[slices] = np.where(labels[slices] > 0, place + 1, 0)
+    return objects
