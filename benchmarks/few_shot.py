@@ -27,7 +27,7 @@ from benchmarks.common import Unavailable
 DATA = Path(os.environ.get("VOLSAM_DATA", "../shared/data")) / "em_vnc_sstem"
 SLICES = (1, 2, 5, 10)
 ORDER = (10, 1, 5, 2)  # the ends of the curve first, for those who stop early
-WAYS = ("full", "lora", "scratch")
+WAYS = ("full", "scratch", "lora")
 SCALE = 0.3  # mitochondria of 59 pixels become as large as the nuclei of the embedded model
 
 
@@ -40,7 +40,7 @@ def main(folder: Path) -> str:
     log = folder / "points.jsonl"
     known = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     done = {point_key(point) for point in known}
-    for count, seed, fold, way in product(ORDER, range(seeds), (0, 1), WAYS):
+    for count, way, seed, fold in product(ORDER, WAYS, range(seeds), (0, 1)):
         wanted = {"seed": seed, "slices": count, "fold": fold, "way": way, "steps": steps}
         if point_key(wanted) in done:
             continue
