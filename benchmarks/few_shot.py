@@ -80,7 +80,11 @@ def measure(wanted: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     learnt, scored = chosen(wanted)
     way = wanted["way"]
-    files = {"image": str(inverted(folder / "inverted.tif")), "axes": "zyx", "licence": "CC BY-NC-SA 3.0"}
+    files = {
+        "image": str(inverted(folder / "inverted.tif")),
+        "axes": "zyx",
+        "licence": "CC BY-NC-SA 3.0",
+    }
     files["labels"] = str(DATA / "mitochondria_instances.tif")
     settings = Train.model_validate(
         {

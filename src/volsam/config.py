@@ -19,6 +19,7 @@ from volsam.errors import VolsamError, fault
 from volsam.evaluate.settings import HELD_OUT, Evaluate
 from volsam.section import Fraction, Name, PathText, Range, Section
 from volsam.sheet import with_sheet
+from volsam.track.settings import Track
 from volsam.train.settings import Train
 
 
@@ -82,6 +83,8 @@ class Sample(Section):
     is an object, its number need not be that of a track."""
     segmentation_key: str | None = None
     """Array within the segmentation file."""
+    corrections: PathText | None = None
+    """Table of corrected links of a tracked sequence (`volsam track correct`)."""
     truth: PathText | None = None
     """True labels of the same shape; asks for `metrics.json`."""
     truth_key: str | None = None
@@ -216,6 +219,22 @@ class Output(Section):
         return self
 
 
+class Export(Section):
+    """Formats in which lineages are written beside the label image of the tracks."""
+
+    formats: tuple[Literal["geff", "ctc", "csv", "trackmate"], ...] = (
+        "geff",
+        "ctc",
+        "csv",
+        "trackmate",
+    )
+    """`tracks.geff`, `ctc/` (Cell Tracking Challenge), `tracks.csv` (napari) and `tracks.xml`
+    (TrackMate)."""
+    wide_ctc: bool = False
+    """Write CTC images with 32 bits where there are more than 65 535 tracks, which the challenge's own
+    programs do not read."""
+
+
 class Compute(Section):
     """How blocks are computed; fixed for a run so that its result is reproducible."""
 
@@ -274,6 +293,8 @@ class Config(Section):
     stitch: Stitch = Stitch()
     objects: Objects = Objects()
     output: Output = Output()
+    track: Track = Track()
+    export: Export = Export()
     evaluate: Evaluate = Evaluate()
     train: Train | None = None
     compute: Compute = Compute()

@@ -32,8 +32,12 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "number": (),
     "label": ("output", "stitch.max_gap"),
     "measure": (),
+    "observe": ("track.max_gap",),
+    "link": ("track", "sample:corrections"),
+    "tracks": ("output",),
+    "export": ("export",),
     "evaluate": ("sample:truth", "sample:truth_key", "evaluate.baseline"),
-    "report": ("sample:truth",),
+    "report": ("task", "sample:truth"),
 }  # fmt: skip
 
 

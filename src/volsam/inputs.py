@@ -38,6 +38,9 @@ def external_inputs(config: Config, sample: str, stage: str) -> dict[str, str]:
                 found[kind if kind == "predictions" else f"model_{number}"] = str(path)
         if chosen.mask:
             found["mask"] = chosen.mask
+    elif stage == "link":
+        named = {"corrections": chosen.corrections, "weights": config.track.weights}
+        found |= {role: path for role, path in named.items() if path}
     elif stage == "evaluate" and chosen.truth:
         found["truth"] = chosen.truth
     return found
@@ -62,7 +65,7 @@ def check_inputs(config: Config) -> list[str]:
     for sample in config.samples:
         try:
             chosen = config.of_sample(sample)
-            for stage in ("ingest", "plan", "evaluate"):
+            for stage in ("ingest", "plan", "link", "evaluate"):
                 for role, path in external_inputs(chosen, sample, stage).items():
                     if not Path(path).exists() and sample not in missing:
                         missing[sample] = (

@@ -103,6 +103,36 @@ class SamplePaths:
         return self.work / "numbers.npy"
 
     @property
+    def lineage(self) -> Path:
+        """Every object with its track: what all outputs of a tracked sequence are made from."""
+        return self.folder / "lineage.parquet"
+
+    @property
+    def geff(self) -> Path:
+        """Lineage as a graph, for tools that read GEFF."""
+        return self.folder / "tracks.geff"
+
+    @property
+    def ctc(self) -> Path:
+        """Lineage as the Cell Tracking Challenge wants it: images and a table."""
+        return self.folder / "ctc"
+
+    @property
+    def tracks_csv(self) -> Path:
+        """Lineage as a table for napari's tracks layer."""
+        return self.folder / "tracks.csv"
+
+    @property
+    def trackmate(self) -> Path:
+        """Lineage for TrackMate."""
+        return self.folder / "tracks.xml"
+
+    @property
+    def track_of(self) -> Path:
+        """Track of every object, by id, uint64."""
+        return self.work / "track_of.npy"
+
+    @property
     def lookup(self) -> Path:
         """Object of every fragment, uint64, 0 where it is dropped."""
         return self.work / "lookup.npy"

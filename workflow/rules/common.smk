@@ -99,6 +99,11 @@ def scores(wildcards):
     return []
 
 
+def lineages(wildcards):
+    """Lineages are asked for only where the task is to track."""
+    return [marker("export").format(sample=wildcards.sample)] if CONFIG.task == "track" else []
+
+
 def targets():
     """Reports of all samples, the trained model, or scores of models; all else leads to them."""
     if CONFIG.task == "train":

@@ -50,6 +50,7 @@ rule evaluate:
 rule report:
     input:
         marker("measure"),
+        lineages,
         scores,
     output:
         marker("report"),

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from volsam import __version__
 from volsam.geometry import Box
 from volsam.paths import replace
-from volsam.report import facts
+from volsam.report import facts, lineages
 from volsam.report.charts import equivalent_diameters, histogram, size_chart
 from volsam.report.collect import Run, collect
 from volsam.report.page import template
 from volsam.report.pictures import Reader, pictures
+from volsam.track.lineage import Lineage
+from volsam.track.tables import read_lineage
 
 _CENTROIDS = ("centroid_z", "centroid_y", "centroid_x")
 
@@ -45,6 +47,8 @@ class ReportInputs:
         Read the image and the labels; both are needed for pictures.
     view_command : str
         Command that opens the result in a viewer.
+    lineage : Lineage, optional
+        Tracks of a sequence.
     """
 
     sample: str
@@ -54,6 +58,7 @@ class ReportInputs:
     image: Reader | None = None
     labels: Reader | None = None
     view_command: str = ""
+    lineage: Lineage | None = None
 
 
 def read_inputs(
@@ -64,7 +69,7 @@ def read_inputs(
     labels: Reader | None = None,
     view_command: str = "",
 ) -> ReportInputs:
-    """Gather the files of a sample: markers, ledgers, ``objects.parquet`` and ``metrics.json``.
+    """Gather the files of a sample: markers, ledgers, tables and ``metrics.json``.
 
     Parameters
     ----------
@@ -85,7 +90,11 @@ def read_inputs(
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         metrics = None
-    return ReportInputs(sample, collect(folder), objects, metrics, image, labels, view_command)
+    run = collect(folder)
+    lineage = None
+    if "export" in run.markers:
+        lineage = read_lineage(folder / "lineage.parquet")
+    return ReportInputs(sample, run, objects, metrics, image, labels, view_command, lineage)
 
 
 def write_report(path: Path, inputs: ReportInputs) -> None:
@@ -114,6 +123,7 @@ def render(inputs: ReportInputs) -> str:
         size_summary=facts.size_summary(diameters, unit),
         scores=facts.score_table(inputs.metrics),
         metrics=inputs.metrics,
+        lineage=None if inputs.lineage is None else _lineage(inputs.lineage),
         seams=facts.seams(run),
         seam_charts=_seam_charts(facts.statistics(run)),
         stages=run.stages,
@@ -121,6 +131,15 @@ def render(inputs: ReportInputs) -> str:
         provenance=facts.provenance(plan, run),
         settings=facts.settings(run),
     )
+
+
+def _lineage(lineage: Lineage) -> dict[str, Any]:
+    return {
+        "numbers": lineages.summary(lineage),
+        "trees": lineages.tree_picture(lineage),
+        "lengths": lineages.length_chart(lineage),
+        "divisions": lineages.division_chart(lineage),
+    }
 
 
 def _diameters(

@@ -18,6 +18,10 @@ STAGES = {
     "number": "Number",
     "label": "Label",
     "measure": "Measure",
+    "observe": "Observe",
+    "link": "Link",
+    "tracks": "Tracks",
+    "export": "Export",
     "evaluate": "Evaluate",
     "report": "Report",
 }

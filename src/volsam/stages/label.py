@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -47,19 +47,24 @@ class Label(Stage[Objects | None]):
 
     name = "label"
     upstream: tuple[str, ...] = ("partition",)
+    image: ClassVar[str] = NAME  # of the label image
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self.plan = RunPlan.of(job)
         if self.plan.segmentation is not None:
             self.upstream = ("number",)
-        self.store = label_store(job)
+        self.store = self.place()
         self.ingested = job.marker("ingest")["outputs"]
+
+    def place(self) -> Path:
+        """The OME-Zarr that holds the label image."""
+        return label_store(self.job)
 
     @property
     def has_image(self) -> bool:
         """Whether the image is in the same store."""
-        return self.ingested["ingested"] or self.config.output.labels_into == "input"
+        return self.ingested["ingested"] or self.store != self.paths.store
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -79,7 +84,7 @@ class Label(Stage[Objects | None]):
                 tuple(a // f for a, f in zip(region.start, factor, strict=True)),
                 tuple(-(-b // f) for b, f in zip(region.stop, factor, strict=True)),
             )
-            for index, box in plan_level(open_level(self.store, NAME, level, "r")):
+            for index, box in plan_level(open_level(self.store, self.image, level, "r")):
                 if box.intersect(wanted).size:
                     yield Block(index, box, level)
 
@@ -87,11 +92,11 @@ class Label(Stage[Objects | None]):
         output = self.config.output
         source = None
         if not self.has_image:
-            labels = label_path(self.store, NAME)
+            labels = label_path(self.store, self.image)
             source = os.path.relpath(Path(self.sample.image).resolve(), labels.resolve())
         create_labels(
             self.store,
-            NAME,
+            self.image,
             shape=self.plan.shape,
             dtype=self.dtype,
             chunks=output.chunk,
@@ -109,12 +114,16 @@ class Label(Stage[Objects | None]):
         )
 
     def sweep(self) -> None:
-        sweep_partial(label_path(self.store, NAME))
+        sweep_partial(label_path(self.store, self.image))
 
     def compute(self, block: Block, attempt: Attempt) -> Objects | None:
         if block.phase:
             return None  # levels are computed from the level before while they are written
-        return self._fill_gaps(block.box).astype(self.dtype)
+        return self.finest(block.box).astype(self.dtype)
+
+    def finest(self, box: Box) -> npt.NDArray[np.uint64]:
+        """Labels of a box at level 0."""
+        return self._fill_gaps(box)
 
     def _fill_gaps(self, box: Box) -> npt.NDArray[np.uint64]:
         gap = min(self.config.stitch.max_gap, self.plan.depth - 1)
@@ -160,9 +169,9 @@ class Label(Stage[Objects | None]):
         return objects
 
     def write(self, block: Block, result: Objects | None) -> dict[str, Any]:
-        target = open_level(self.store, NAME, block.phase)
+        target = open_level(self.store, self.image, block.phase)
         if result is None:
-            finer = open_level(self.store, NAME, block.phase - 1, "r")
+            finer = open_level(self.store, self.image, block.phase - 1, "r")
             step = level_steps(self.plan.factors)[block.phase - 1]
             write_level_block(finer, target, block.box, step, labels=True)
             return {}
@@ -173,7 +182,7 @@ class Label(Stage[Objects | None]):
     def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
         return {
             "store": str(self.store),
-            "labels": f"labels/{NAME}",
+            "labels": f"labels/{self.image}",
             "objects": self.count,
             "levels": 1 + len(self.plan.factors),
             "dtype": str(self.dtype),

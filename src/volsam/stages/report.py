@@ -23,8 +23,10 @@ class Report(Stage[None]):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
+        if job.config.task == "track":
+            self.upstream += ("export",)
         if self.sample.truth is not None:
-            self.upstream = ("measure", "evaluate")
+            self.upstream += ("evaluate",)
 
     def blocks(self) -> list[Block]:
         return []

@@ -1,0 +1,332 @@
+"""Linking alone: true masks without ids, ours beside laptrack on centroids.
+
+Silver masks of sequences of the Cell Tracking Challenge, their ids shuffled in every frame, and
+synthetic colonies. Edges between neighbouring frames and divisions (mother and both daughters right)
+are compared with the truth. Limits: a third fewer edge errors than laptrack on every sequence, division
+F1 of at least 0.85, 0.6 and 0.5.
+
+``default`` are the weights that come with volsam, fitted to synthetic sequences only (`cultures`, seeds
+0 to 79). ``fitted`` were fitted to the other half of the sequence in time: each half is linked with
+weights that never saw it. laptrack's radius is stated; on colonies it is the best of three.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from benchmarks.common import Unavailable, data, table
+from volsam.demo.colony import BACTERIA, Culture, grow
+from volsam.track.candidates import candidates
+from volsam.track.fit import Example, fit
+from volsam.track.lineage import Ids, Objects
+from volsam.track.link import choose_weights, link
+from volsam.track.observe import observe
+from volsam.track.scene import Overlaps, Scene
+from volsam.track.settings import Track
+from volsam.track.weights import Weights, gains
+
+REAL = {"ctc_fluo_hela": 25.0, "ctc_phc_psc": 20.0, "ctc_dic_hela": 40.0, "ctc_fluo_sim": 40.0}
+"""Sequences and laptrack's radius, pixels."""
+COLONIES = {
+    "bacteria": (BACTERIA, 80, 1001),
+    "bacteria that drift, 2 % missed": (
+        Culture(cells=4, drift=(1.5, -2.0), missed=0.02, false=0.01, flicker=0.1),
+        60,
+        1002,
+    ),
+    "bacteria, fast": (Culture(cells=3, cycle=7, step=0.12, flicker=0.1), 35, 1003),
+}
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Case:
+    """A sequence and its truth."""
+
+    name: str
+    objects: Objects
+    overlaps: Overlaps
+    links: Ids
+    seconds: float
+    radii: tuple[float, ...]
+
+
+def main(folder: Path) -> str:
+    """Measure, and return the tables."""
+    try:
+        import laptrack  # noqa: F401
+    except ImportError:
+        raise Unavailable("laptrack is not installed") from None
+    rows, agreement = [], []
+    for case in cases():
+        rows += _compare(case)
+        agreement.append(_windows(case))
+    header = (
+        "sequence",
+        "linked by",
+        "edges wrong + missing",
+        "of",
+        "division P",
+        "R",
+        "F1",
+        "CPU s",
+    )
+    return (
+        table(header, rows)
+        + "\n\nWindows of 10 frames that see 3 more, beside the whole sequence at once:\n\n"
+        + table(
+            ("sequence", "links", "agree", "objective", "CPU s", "CPU s of measuring"), agreement
+        )
+    )
+
+
+def cases() -> Iterator[Case]:
+    """All sequences; measured in pixels."""
+    for name, radius in REAL.items():
+        root = data(name)
+        images = np.stack([tifffile.imread(p) for p in sorted((root / "01").glob("*.tif"))])
+        masks = sorted((root / "01_ST" / "SEG").glob("*.tif"))
+        masks = masks or sorted((root / "01_GT" / "TRA").glob("*.tif"))
+        labels = np.stack([tifffile.imread(p) for p in masks]).astype(np.uint32)
+        lines = np.loadtxt(root / "01_GT" / "TRA" / "man_track.txt", dtype=int).reshape(-1, 4)
+        parent = {int(line[0]): int(line[3]) for line in lines}
+        yield case_of(name, labels, images, parent, (radius,))
+    for name, (culture, frames, seed) in COLONIES.items():
+        grown = grow(culture, frames, (384, 384), seed)
+        width = culture.width * culture.aspect
+        radii = tuple(width * x for x in (0.5, 1.0, 1.5))
+        yield case_of(name, grown.labels, grown.image, grown.parent, radii)
+
+
+def case_of(
+    name: str,
+    labels: np.ndarray,
+    images: np.ndarray,
+    parent: dict[int, int],
+    radii: tuple[float, ...],
+) -> Case:
+    """Shuffle the ids in every frame, measure, and keep the truth aside."""
+    random = np.random.default_rng(SEED)
+    shuffled, track = np.zeros_like(labels), []
+    for frame, plane in enumerate(labels):
+        known = np.unique(plane[plane > 0])
+        order = random.permutation(len(known))
+        new = np.zeros(int(plane.max()) + 1, labels.dtype)
+        new[known[order]] = np.arange(1, len(known) + 1)
+        shuffled[frame] = new[plane]
+        track.append(known[order])
+    started = time.process_time()
+    objects, overlaps = observe(shuffled, images)
+    seconds = time.process_time() - started
+    return Case(
+        name, objects, overlaps, true_links(np.concatenate(track), objects, parent), seconds, radii
+    )
+
+
+def true_links(track: np.ndarray, objects: Objects, parent: dict[int, int]) -> Ids:
+    """Links between the objects that have a mask: each track's, and from parents to their children."""
+    rows = {int(t): np.flatnonzero(track == t) for t in np.unique(track)}
+    pairs = [pair for own in rows.values() for pair in pairwise(own)]
+    for child, mother in parent.items():
+        if child in rows and mother in rows:
+            pair = (rows[mother][-1], rows[child][0])
+            if objects.frame[pair[0]] < objects.frame[pair[1]]:
+                pairs.append(pair)
+    return objects.id[np.asarray(pairs)]
+
+
+def _compare(case: Case) -> list[tuple[object, ...]]:
+    objects, overlaps, rows = case.objects, case.overlaps, []
+    best: tuple[int, Ids, float, float] | None = None
+    for radius in case.radii:
+        links, seconds = _laptrack(objects, radius)
+        wrong, missing, *_ = score(objects, case.links, links)
+        if best is None or wrong + missing < best[0]:
+            best = (wrong + missing, links, seconds, radius)
+    assert best is not None
+    rows.append(_row(case, f"laptrack, {best[3]:.0f} px", best[1], best[2]))
+    for name, settings in (("default", Track()), ("default, fast", Track(solver="fast"))):
+        started = time.process_time()
+        links = link(objects, overlaps, settings)
+        rows.append(_row(case, name, links, time.process_time() - started))
+    started = time.process_time()
+    scene = Scene(objects, overlaps)
+    early = objects.frame < scene.frames // 2
+    parts = []
+    for seen in (early, ~early):
+        fitted = fit([Example(scene, case.links, seen)], choose_weights(Track(), scene))
+        links = _with(objects, overlaps, fitted)
+        parts.append(links[~seen[objects.rows(links[:, 0])]])
+    rows.append(_row(case, "fitted", np.concatenate(parts), time.process_time() - started))
+    return rows
+
+
+def _with(objects: Objects, overlaps: Overlaps, weights: Weights) -> Ids:
+    """Links by weights of our own."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.json"
+        weights.write(path)
+        return link(objects, overlaps, Track(weights=str(path)))
+
+
+def _row(case: Case, name: str, links: Ids, seconds: float) -> tuple[object, ...]:
+    wrong, missing, edges, found, true, both = score(case.objects, case.links, links)
+    precision, recall = both / max(1, found), both / max(1, true)
+    f1 = 2 * both / max(1, found + true)
+    figures = (f"{x:.3f}" for x in (precision, recall, f1))
+    return (
+        case.name,
+        name,
+        f"{wrong} + {missing} = {wrong + missing}",
+        edges,
+        *figures,
+        f"{seconds:.2f}",
+    )
+
+
+def score(objects: Objects, true: Ids, found: Ids) -> tuple[int, int, int, int, int, int]:
+    """Wrong, missing and true edges between neighbouring frames; found, true and right divisions."""
+    sides = []
+    for links in (true, found):
+        rows = objects.rows(links)
+        near = objects.frame[rows[:, 1]] - objects.frame[rows[:, 0]] == 1
+        edges = set(map(tuple, rows[near].tolist()))
+        daughters: dict[int, set[int]] = {}
+        for mother, daughter in edges:
+            daughters.setdefault(mother, set()).add(daughter)
+        divisions = {(m, frozenset(d)) for m, d in daughters.items() if len(d) > 1}
+        sides.append((edges, divisions))
+    (edges, divisions), (got, divided) = sides
+    return (
+        *(len(got - edges), len(edges - got), len(edges)),
+        *(len(divided), len(divisions), len(divided & divisions)),
+    )
+
+
+def _laptrack(objects: Objects, radius: float) -> tuple[Ids, float]:
+    """Links and CPU seconds of laptrack on centroids, with splitting and without gap closing."""
+    import pandas as pd
+    from laptrack import LapTrack
+
+    frame = pd.DataFrame(objects.position, columns=["z", "y", "x"])
+    frame["frame"], frame["id"] = objects.frame, objects.id
+    started = time.process_time()
+    tracker = LapTrack(cutoff=radius**2, gap_closing_cutoff=False, splitting_cutoff=radius**2)
+    tracks, splits, _ = tracker.predict_dataframe(
+        frame, coordinate_cols=["z", "y", "x"], frame_col="frame", only_coordinate_cols=False
+    )
+    seconds = time.process_time() - started
+    by_track = {
+        number: group.sort_values("id")["id"].to_numpy()
+        for number, group in tracks.groupby("track_id")
+    }
+    pairs = [pair for ids in by_track.values() for pair in pairwise(ids)]
+    if len(splits):
+        sides = zip(splits["parent_track_id"], splits["child_track_id"], strict=True)
+        pairs += [(by_track[mother][-1], by_track[child][0]) for mother, child in sides]
+    return np.asarray(pairs, np.uint64), seconds
+
+
+def _windows(case: Case) -> tuple[object, ...]:
+    """How links by windows agree with those of the whole sequence."""
+    objects, overlaps = case.objects, case.overlaps
+    scene = Scene(objects, overlaps)
+    whole = Track(window=scene.frames)
+    small = Track(window=10, overlap=3)
+    problem = gains(
+        scene, *candidates(scene, range(scene.frames), whole), choose_weights(whole, scene)
+    )
+    results = []
+    for settings in (whole, small):
+        started = time.process_time()
+        rows = objects.rows(link(objects, overlaps, settings))
+        seconds = time.process_time() - started
+        results.append((set(map(tuple, rows.tolist())), problem.total(rows), seconds))
+    (a, best, _), (b, other, seconds) = results
+    return (
+        case.name,
+        len(a),
+        f"{len(a & b) / max(1, len(a | b)):.5f}",
+        f"{other / best:.6f}",
+        f"{seconds:.2f}",
+        f"{case.seconds:.1f}",
+    )
+
+
+def cultures(seed: int, kind: str) -> tuple[Culture, int]:
+    """A culture at random, bacteria or nuclei, and for how many frames to look at it."""
+    random = np.random.default_rng(seed)
+    drift = random.normal(0, 1, 2) * random.choice([0, 0.3, 2])
+    seen = {
+        "drift": (float(drift[0]), float(drift[1])),
+        "missed": random.choice([0, 0.01, 0.03]),
+        "false": random.choice([0, 0.01, 0.02]),
+        "bleaching": random.choice([0, 0.01]),
+        "uneven": random.uniform(0.03, 0.4),
+        "flicker": random.uniform(0, 0.2),
+    }
+    if kind == "bacteria":
+        return Culture(
+            width=random.uniform(7, 14),
+            aspect=random.uniform(1.6, 2.6),
+            cycle=random.uniform(8, 30),
+            cells=int(random.integers(1, 30)),
+            step=10 ** random.uniform(-2, -0.7),
+            apart=random.uniform(0, 0.3) * random.integers(0, 2),
+            **seen,
+        ), int(random.integers(15, 40))
+    width = random.uniform(10, 28)
+    return Culture(
+        width=width,
+        aspect=random.uniform(1, 1.45),
+        cycle=random.uniform(12, 60),
+        cells=int(256**2 / width**2 * random.uniform(0.1, 0.6)),
+        step=10 ** random.uniform(-1.7, -0.5),
+        apart=random.uniform(0, 1.5),
+        condensed=random.uniform(0.5, 1),
+        flash=random.uniform(0.8, 2.2),
+        **seen,
+    ), int(random.integers(10, 25))
+
+
+def refit() -> None:
+    """Fit the default weights to synthetic sequences and print `volsam.track.defaults`' table."""
+    made = []
+    for seed in range(80):
+        kind = ("bacteria", "nuclei")[seed % 2]
+        culture, frames = cultures(seed, kind)
+        grown = grow(culture, frames, (256, 256), seed)
+        made.append((kind, case_of(kind, grown.labels, grown.image, grown.parent, ())))
+    zero = Weights.of({})
+    for name in ("general", "bacteria", "nuclei", "points"):
+        examples = []
+        for kind, case in made:
+            if name in ("general", "points", kind):
+                examples.append(Example(_scene(case, name == "points"), case.links))
+        rounded = Weights(fit(examples, zero).vector.round(2))
+        print(f"    {name!r}: Weights.of({rounded.as_dict()}),")
+
+
+def _scene(case: Case, points: bool) -> Scene:
+    """What is known of a sequence: everything, or where objects are."""
+    o = case.objects
+    if not points:
+        return Scene(o, case.overlaps)
+    return Scene(Objects(o.id, o.frame, o.position, np.ones(len(o))))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["refit"]:
+        refit()
+    else:
+        print(main(Path()))

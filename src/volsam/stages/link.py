@@ -1,0 +1,140 @@
+"""Link: objects of all frames become lineages.
+
+A block is a window in time; it leaves the links from its own frames' objects. The links of all windows
+make the lineage. Nothing but tables is read: of the whole sequence, once per worker.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from volsam.blocks.stage import Attempt, Block, Job, Stage
+from volsam.geometry import Box
+from volsam.paths import SamplePaths, replace, sweep
+from volsam.stages.fragments import save_array
+from volsam.stages.runplan import RunPlan
+from volsam.track.corrections import read_corrections
+from volsam.track.lineage import Lineage, Objects
+from volsam.track.link import Constraints, Found, choose_weights, join, link_window
+from volsam.track.scene import Overlaps, Scene
+from volsam.track.tables import lineage_table
+from volsam.track.windows import Window, windows
+
+
+class Link(Stage[Found]):
+    """Stage `link`."""
+
+    name = "link"
+    upstream: tuple[str, ...] = ("observe",)
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self.plan = RunPlan.of(job)
+        self.folder = self.paths.tables(self.name)
+        self.read = job.marker("observe")["digest"]  # of the tables
+
+    @property
+    def windows(self) -> list[Window]:
+        """Windows of the sequence."""
+        track = self.config.track
+        return windows(self.plan.frames or 1, track.window, track.overlap)
+
+    def blocks(self) -> Iterator[Block]:
+        for number, window in enumerate(self.windows):
+            yield Block((number,), Box((window.own.start,), (window.own.stop,)))
+
+    def reset(self) -> None:
+        for path in (self.paths.track_of, self.paths.lineage):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+
+    def sweep(self) -> None:
+        sweep(self.folder)
+        sweep(self.paths.work)
+
+    def compute(self, block: Block, attempt: Attempt) -> Found:
+        scene = self.scene()
+        settings = self.config.track
+        must, never = read_corrections(
+            self.sample.corrections, scene.objects, scene.units.diameter / 2
+        )
+        constraints = Constraints.of(scene.objects, must, never)
+        window = self.windows[block.index[0]]
+        return link_window(scene, window, settings, choose_weights(settings, scene), constraints)
+
+    def scene(self) -> Scene:
+        """Objects and overlaps of the whole sequence."""
+        return read_scene(self.paths, self.read, self.plan.depth == 1)
+
+    def write(self, block: Block, result: Found) -> dict[str, Any]:
+        def save(partial: Path) -> None:
+            with partial.open("wb") as file:
+                np.savez(file, pairs=result.pairs, gain=result.gain)
+
+        replace(self._part(block.index[0]), save)
+        return {"links": len(result.pairs)}
+
+    def _part(self, number: int) -> Path:
+        return self.folder / f"{number}.npz"
+
+    def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        parts = []
+        for number in range(len(self.windows)):
+            with np.load(self._part(number)) as part:
+                parts.append(Found(part["pairs"], part["gain"]))
+        objects = self.scene().objects
+        lineage = Lineage.of(objects, objects.id[join(parts)])
+        track_of = np.zeros(int(objects.id.max(initial=0)) + 1, np.uint64)
+        track_of[objects.id] = lineage.track
+        replace(self.paths.lineage, lambda partial: pq.write_table(lineage_table(lineage), partial))
+        replace(self.paths.track_of, lambda partial: save_array(partial, track_of))
+        return {
+            "tracks": len(lineage),
+            "links": len(lineage.links()),
+            "divisions": len(lineage.divisions()),
+        }
+
+
+@lru_cache(maxsize=1)
+def read_scene(paths: SamplePaths, digest: str, planar: bool) -> Scene:
+    """Objects and overlaps of a sequence, of planes or volumes; `digest` is that of stage `observe`."""
+    table = pq.read_table(paths.objects)
+    column = {name: table[name].to_numpy() for name in table.column_names}
+    unit = str((table.schema.metadata or {})[b"unit"].decode())
+    position = np.stack([column[f"centroid_{axis}_{unit}"] for axis in "zyx"], axis=1)
+    voxel = [float(v) for v in (table.schema.metadata or {})[b"voxel_size_zyx"].decode().split(",")]
+    size = column["volume"] / (voxel[0] if planar else 1.0)
+    folder = paths.tables("observe")
+    seen = _join(folder, "objects")
+    values = _values(seen, column["id"])
+    objects = Objects.sort(column["id"], column["frame"], position, size, values)
+    return Scene(objects, Overlaps(*_join(folder, "overlaps").values()))
+
+
+def _join(folder: Path, kind: str) -> dict[str, np.ndarray[Any, Any]]:
+    table = pq.read_table(sorted(folder.glob(f"{kind}-*.parquet")))
+    return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def _values(
+    seen: dict[str, np.ndarray[Any, Any]], ids: np.ndarray[Any, Any]
+) -> dict[str, np.ndarray[Any, Any]]:
+    """What was observed of each object; medians for those too small to be seen at that resolution."""
+    order = np.argsort(seen["id"])
+    place = np.searchsorted(seen["id"], ids, sorter=order).clip(max=max(0, len(order) - 1))
+    rows = order[place] if len(order) else np.zeros(0, np.int64)
+    known = seen["id"][rows] == ids
+    values = {}
+    for name, column in seen.items():
+        if name != "id":
+            values[name] = np.where(known, column[rows], np.median(column) if len(column) else 0.0)
+    motion = [np.where(known, values.pop(f"motion_{axis}"), 0.0) for axis in "zyx"]
+    return values | {"motion": np.stack(motion, axis=1)}
