@@ -1,11 +1,11 @@
 """Few-shot fine-tuning on another kind of image: mitochondria in electron microscopy.
 
-As in Figure 5b of the µSAM paper (Archit et al. 2025): from the embedded model, fine-tuned on 1, 2, 5 and
-10 slices of `em_vnc_sstem`, all weights or LoRA, and from scratch for as many steps, which is
-the same CPU time. The stack is inverted: mitochondria are dark, and the embedded model knows bright objects
-(both ways see the same images). Slices 0-9 train and 10-19 score, and the other way round. ``VOLSAM_SEEDS`` says how
-many seeds (5), ``VOLSAM_STEPS`` how many steps of 2 crops (100). Every finished point is kept in
-``points.jsonl``, so that a benchmark that was stopped goes on.
+As in Figure 5b of the µSAM paper (Archit et al. 2025): from the embedded model, fine-tuned on 1, 2, 5
+and 10 slices of `em_vnc_sstem`, all weights or LoRA, and from scratch for as many steps, which is the
+same CPU time. The stack is inverted: mitochondria are dark, and the embedded model knows bright objects
+(all ways see the same images). Slices 0-9 train and 10-19 score, and the other way round.
+``VOLSAM_SEEDS`` says how many seeds (5), ``VOLSAM_STEPS`` how many steps of 2 crops (100). Every finished
+point is kept in ``points.jsonl``, so that a benchmark that was stopped goes on.
 """
 
 from __future__ import annotations
