@@ -113,3 +113,18 @@ def test_tensorboard_reads_a_run_that_went_on(tmp_path: Path) -> None:
     found = [(e.step, round(e.value, 3)) for e in events.Scalars("loss/prompts_dice")]
     assert found == [(1, 0.1), (2, 0.2), (3, 0.03), (4, 0.04)]
     assert [e.step for e in events.Images("pictures/a")] == [4]
+
+
+def test_the_real_package_reads_what_is_written(tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    board = Board(tmp_path, say=lambda text: pytest.fail(text))
+    board.losses(1, 1e-3, 0.5, 0.1, 0.7)
+    board.losses(2, 1e-4, 0.4, 0.1, 0.6)
+    board.images(2, {"before": np.zeros((8, 9, 3), np.uint8)})
+    board.close()
+    found = events.EventAccumulator(str(tmp_path))
+    found.Reload()
+    tags = found.Tags()
+    assert len(tags["images"]) == 1
+    series = {tag: [point.value for point in found.Scalars(tag)] for tag in tags["scalars"]}
+    assert any(values == pytest.approx([0.7, 0.6]) for values in series.values()), series
