@@ -13,6 +13,7 @@ from benchmarks.common import Unavailable
 BENCHMARKS = (
     *("against_micro_sam", "merging", "stitching", "network", "tiles"),
     *("replay", "scaling", "coordination", "training", "prompt_parts", "few_shot", "loop"),
+    "linking",
     "tracking",
 )
 

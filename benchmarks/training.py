@@ -132,7 +132,8 @@ class Replay(Prompting):
         masked = record[f"{number}_masked"]
         super().__init__(sub_iterations=len(masked) + 1)
         self.masked = list(masked)
-        self.points = torch.from_numpy(record[f"{number}_point_coords"]) / scale
+        # The inverse of `Prompts.scaled`: the network is given what was recorded of its input.
+        self.points = (torch.from_numpy(record[f"{number}_point_coords"]) + 0.5) / scale - 0.5
         self.labels = torch.from_numpy(record[f"{number}_point_labels"])
         self.boxes = None
         if f"{number}_boxes" in record:

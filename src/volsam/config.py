@@ -89,6 +89,9 @@ class Sample(Section):
     """True labels of the same shape; asks for `metrics.json`."""
     truth_key: str | None = None
     """Array within the truth file."""
+    truth_tracks: PathText | None = None
+    """Folder of a tracked truth as in the Cell Tracking Challenge (`01_GT`); asks for
+    `tracking.json`."""
     overrides: dict[str, Any] = Field(default_factory=dict)
     """Sections of this page that differ for this sample, e.g. `{scale: {diameter: 30}}`."""
 

@@ -37,7 +37,8 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "tracks": ("output",),
     "export": ("export",),
     "evaluate": ("sample:truth", "sample:truth_key", "evaluate.baseline"),
-    "report": ("task", "sample:truth"),
+    "compare": ("sample:truth_tracks",),
+    "report": ("task", "sample:truth", "sample:truth_tracks"),
 }  # fmt: skip
 
 

@@ -41,6 +41,8 @@ def external_inputs(config: Config, sample: str, stage: str) -> dict[str, str]:
     elif stage == "link":
         named = {"corrections": chosen.corrections, "weights": config.track.weights}
         found |= {role: path for role, path in named.items() if path}
+    elif stage == "compare" and chosen.truth_tracks:
+        found["truth_tracks"] = chosen.truth_tracks
     elif stage == "evaluate" and chosen.truth:
         found["truth"] = chosen.truth
     return found
@@ -65,7 +67,7 @@ def check_inputs(config: Config) -> list[str]:
     for sample in config.samples:
         try:
             chosen = config.of_sample(sample)
-            for stage in ("ingest", "plan", "link", "evaluate"):
+            for stage in ("ingest", "plan", "link", "compare", "evaluate"):
                 for role, path in external_inputs(chosen, sample, stage).items():
                     if not Path(path).exists() and sample not in missing:
                         missing[sample] = (

@@ -57,6 +57,11 @@ class SamplePaths:
         return self.folder / "metrics.json"
 
     @property
+    def tracking(self) -> Path:
+        """Scores against a tracked truth."""
+        return self.folder / "tracking.json"
+
+    @property
     def work(self) -> Path:
         """Markers, ledgers and intermediates."""
         return self.folder / ".volsam"

@@ -100,8 +100,12 @@ def scores(wildcards):
 
 
 def lineages(wildcards):
-    """Lineages are asked for only where the task is to track."""
-    return [marker("export").format(sample=wildcards.sample)] if CONFIG.task == "track" else []
+    """Lineages are asked for only where the task is to track, scores where there is a truth."""
+    if CONFIG.task != "track":
+        return []
+    chosen = SAMPLES[wildcards.sample].samples[wildcards.sample]
+    stages = ["export", "compare"] if chosen.truth_tracks else ["export"]
+    return [marker(stage).format(sample=wildcards.sample) for stage in stages]
 
 
 def targets():

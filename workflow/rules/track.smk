@@ -88,3 +88,26 @@ rule export:
     shell:
         "python -m volsam run export --config {params.settings:q} --sample {wildcards.sample:q}"
         " --cluster {resources.site:q} --workers {threads} 2>&1 | tee -a {log:q}"
+
+
+# Scores against a tracked truth.
+rule compare:
+    input:
+        marker("link"),
+    output:
+        marker("compare"),
+    log:
+        log_of("compare"),
+    conda:
+        "../envs/volsam.yaml"
+    threads: 1
+    resources:
+        site=CLUSTER,
+    params:
+        settings=settings("compare"),
+        inputs=inputs("compare"),
+    message:
+        "compare {wildcards.sample}"
+    shell:
+        "python -m volsam run compare --config {params.settings:q} --sample {wildcards.sample:q}"
+        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee -a {log:q}"

@@ -12,6 +12,7 @@ import typer
 from volsam import __version__
 from volsam.cli.annotate import app as annotate
 from volsam.cli.models import app as models
+from volsam.cli.track import app as track
 from volsam.config import Config, load
 from volsam.errors import VolsamError
 from volsam.stages import STAGES, stage_class
@@ -26,6 +27,7 @@ app = typer.Typer(
 
 app.add_typer(annotate, name="annotate")
 app.add_typer(models, name="models")
+app.add_typer(track, name="track")
 
 ConfigOption = Annotated[str, typer.Option("--config", help="Configuration file, or JSON text.")]
 SampleOption = Annotated[str, typer.Option(help="Name of the sample.")]

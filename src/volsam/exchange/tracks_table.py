@@ -78,6 +78,15 @@ def read_tracks_csv(path: str | Path) -> tuple[Floats, dict[int, list[int]]]:
     return data, graph
 
 
+def tracks_layer(lineage: Lineage) -> tuple[Floats, dict[int, list[int]]]:
+    """What napari's tracks layer takes: as `read_tracks_csv`, without a file."""
+    objects, order = lineage.objects, np.argsort(lineage.track, kind="stable")
+    position = objects.position[order, 0 if has_depth(objects) else 1 :]
+    data = np.column_stack([lineage.track[order], objects.frame[order], position])
+    graph = {n: [int(p)] for n, p in enumerate(lineage.parent, start=1) if p}
+    return data, graph
+
+
 def lineage_of_csv(path: str | Path) -> Lineage:
     """Lineage of a table.
 

@@ -22,6 +22,7 @@ STAGES = {
     "link": "Link",
     "tracks": "Tracks",
     "export": "Export",
+    "compare": "Compare",
     "evaluate": "Evaluate",
     "report": "Report",
 }

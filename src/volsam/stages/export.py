@@ -11,21 +11,18 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from volsam.blocks.stage import Attempt, Block, Job, Stage
 from volsam.exchange.ctc import LIMIT, write_ctc
 from volsam.exchange.geff import write_geff
 from volsam.exchange.trackmate import write_trackmate
 from volsam.exchange.tracks_table import write_tracks_csv
-from volsam.geometry import Box
-from volsam.stages.label import NAME, written_labels
+from volsam.stages.frames import ObjectFrames
+from volsam.stages.label import written_labels
 from volsam.stages.runplan import RunPlan
 from volsam.stages.tracks import TRACKS
 from volsam.track.lineage import Lineage
 from volsam.track.tables import read_lineage
-from volsam.volume.labels import label_path, open_level
+from volsam.volume.labels import label_path
 
 
 class Export(Stage[dict[str, str]]):
@@ -61,13 +58,6 @@ class Export(Stage[dict[str, str]]):
         formats: dict[str, str] = record["formats"]
         return {"formats": formats, "warnings": [text for text in formats.values() if text]}
 
-    def frame(self, number: int) -> npt.NDArray[Any]:
-        """Object ids of a frame, (y, x) or (z, y, x)."""
-        depth = self.plan.depth
-        box = Box.of((depth, *self.plan.shape[1:])).shift((number * depth, 0, 0))
-        labels = np.asarray(open_level(self.store, NAME, 0, "r")[box.slices])
-        return labels[0] if depth == 1 else labels
-
     def _relative(self, path: Path) -> str:
         return Path(os.path.relpath(path.resolve(), self.paths.geff.resolve())).as_posix()
 
@@ -93,7 +83,8 @@ class Export(Stage[dict[str, str]]):
                 f"The {len(lineage)} tracks of sample {self.job.sample} do not fit into the 16 bits of "
                 "the CTC format, which was left out; set export.wide_ctc to write 32 bits."
             )
-        write_ctc(self.paths.ctc, lineage, self.frame, self.plan.frames or 1, wide=wide)
+        frames = ObjectFrames(self.job, self.plan)
+        write_ctc(self.paths.ctc, lineage, frames, self.plan.frames or 1, wide=wide)
         return ""
 
     def _csv(self, lineage: Lineage) -> str:

@@ -16,15 +16,19 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from volsam.blocks.stage import Attempt, Block, Job, Stage
+from volsam.exchange.ctc import open_ctc
 from volsam.geometry import Box
 from volsam.paths import SamplePaths, replace, sweep
 from volsam.stages.fragments import save_array
+from volsam.stages.frames import ObjectFrames
 from volsam.stages.runplan import RunPlan
 from volsam.track.corrections import read_corrections
+from volsam.track.fit import Example
 from volsam.track.lineage import Lineage, Objects
 from volsam.track.link import Constraints, Found, choose_weights, join, link_window
 from volsam.track.scene import Overlaps, Scene
 from volsam.track.tables import lineage_table
+from volsam.track.truth import true_links
 from volsam.track.windows import Window, windows
 
 
@@ -68,6 +72,12 @@ class Link(Stage[Found]):
         )
         constraints = Constraints.of(scene.objects, must, never)
         window = self.windows[block.index[0]]
+        # The last frames of a sequence may be empty.
+        window = Window(
+            *(frames[: scene.frames - frames.start] for frames in (window.own, window.seen))
+        )
+        if window.own.start >= scene.frames:
+            return Found(np.zeros((0, 2), np.int64), np.zeros(0))
         return link_window(scene, window, settings, choose_weights(settings, scene), constraints)
 
     def scene(self) -> Scene:
@@ -101,6 +111,16 @@ class Link(Stage[Found]):
             "links": len(lineage.links()),
             "divisions": len(lineage.divisions()),
         }
+
+
+def example(job: Job) -> Example:
+    """A tracked sample with its truth, to learn weights from."""
+    stage = Link(job)
+    scene = stage.scene()
+    truth = open_ctc(str(stage.sample.truth_tracks))
+    frames = ObjectFrames(job, stage.plan)
+    links, known = true_links(scene.objects, frames, truth.table, truth.read, truth.frames)
+    return Example(scene, links, known)
 
 
 @lru_cache(maxsize=1)

@@ -88,7 +88,8 @@ class Plan(Stage[None]):
         region = self._region(info)
         method: str = config.normalise.method
         if method == "auto":
-            method = model.normalisation if model else "none"
+            # Without a network the limits are for those who look at the image.
+            method = model.normalisation if model else "percentile" if labels else "none"
         normalisation: dict[str, Any] = {}
         threshold: float | None = None
         if sample_voxels:

@@ -25,6 +25,8 @@ class Report(Stage[None]):
         super().__init__(job)
         if job.config.task == "track":
             self.upstream += ("export",)
+            if self.sample.truth_tracks is not None:
+                self.upstream += ("compare",)
         if self.sample.truth is not None:
             self.upstream += ("evaluate",)
 

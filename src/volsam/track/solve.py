@@ -1,0 +1,246 @@
+"""The choice among candidate links and divisions: one exact, one in steps.
+
+Every object has one past and one future: at most one candidate that leads to it and at most one that
+leads on may be chosen. The best choice has the greatest sum of gains. That is an integer program
+after Jug et al. (2014) and Malin-Mayer et al. (2023); without divisions it is a matching.
+
+Invariants
+----------
+- Candidates without gain are never chosen.
+- What is chosen is a function of the candidates and their gains, and of each connected component by
+  itself: neither order nor what else is solved along with it matters. Ties go to the candidate that comes
+  first.
+- Constraints hold exactly, whatever tolerance a solver has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
+
+from volsam.track.candidates import Divisions, Links
+from volsam.track.lineage import Floats, Ints
+
+Mask = npt.NDArray[np.bool_]
+
+_OPTIMALITY = 1e-9  # relative distance from the best choice at which HiGHS may stop
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Candidates and what each would gain.
+
+    Parameters
+    ----------
+    links : Links
+    link_gain : (m,) float64
+    divisions : Divisions
+    division_gain : (k,) float64
+    """
+
+    links: Links
+    link_gain: Floats
+    divisions: Divisions
+    division_gain: Floats
+
+    @property
+    def gain(self) -> Floats:
+        """Gains of links, then of divisions."""
+        return np.concatenate([self.link_gain, self.division_gain])
+
+    def slots(self) -> Ints:
+        """Pasts and futures that each candidate takes, (m + k, 3) int64.
+
+        Slot 2 r is the future of row r, slot 2 r + 1 its past; a link's third slot is -1.
+        """
+        a, d = self.links, self.divisions
+        none = np.full(len(a), -1)
+        link = np.stack([2 * a.source, 2 * a.target + 1, none], axis=1)
+        division = np.stack([2 * d.mother, 2 * d.first + 1, 2 * d.second + 1], axis=1)
+        return np.concatenate([link, division])
+
+    def pairs(self, chosen: Mask) -> tuple[Ints, Floats]:
+        """Links that a choice makes: (m, 2) rows of source and target, and gain of their candidate."""
+        a, d = self.links, self.divisions
+        link, divided = chosen[: len(a)], chosen[len(a) :]
+        source = np.concatenate([a.source[link], d.mother[divided], d.mother[divided]])
+        target = np.concatenate([a.target[link], d.first[divided], d.second[divided]])
+        gain = self.division_gain[divided]
+        gain = np.concatenate([self.link_gain[link], gain, gain])
+        return np.stack([source, target], axis=1), gain
+
+    def total(self, pairs: Ints) -> float:
+        """Gain of a lineage by its links, (m, 2) rows; pairs that are no candidates gain nothing."""
+        a, d = self.links, self.divisions
+        rows = 1 + int(max(side.max(initial=0) for side in (pairs, a.target, d.second, d.first)))
+        known = pairs @ [rows, 1]
+        alone = np.bincount(pairs[:, 0], minlength=rows) == 1
+        linked = np.isin(a.source * rows + a.target, known) & alone[a.source]
+        divided = np.isin(d.mother * rows + d.first, known)
+        divided &= np.isin(d.mother * rows + d.second, known)
+        return float(self.link_gain[linked].sum() + self.division_gain[divided].sum())
+
+    def with_links(self, source: Ints, target: Ints) -> Problem:
+        """More candidate links, which gain nothing; those that are candidates already are left out."""
+        a = self.links
+        known = set(zip(a.source.tolist(), a.target.tolist(), strict=True))
+        pairs = zip(source.tolist(), target.tolist(), strict=True)
+        new = np.asarray([pair for pair in pairs if pair not in known], np.int64).reshape(-1, 2)
+        links = Links(np.append(a.source, new[:, 0]), np.append(a.target, new[:, 1]))
+        return replace(self, links=links, link_gain=np.append(self.link_gain, np.zeros(len(new))))
+
+    def with_divisions(self, mother: Ints, one: Ints, other: Ints) -> Problem:
+        """More candidate divisions, which gain nothing; see `with_links`."""
+        d = self.divisions
+        sisters = zip(d.first.tolist(), d.second.tolist(), strict=True)
+        known = {(m, frozenset(s)) for m, s in zip(d.mother.tolist(), sisters, strict=True)}
+        rows = zip(mother.tolist(), one.tolist(), other.tolist(), strict=True)
+        new = [row for row in rows if (row[0], frozenset(row[1:])) not in known]
+        extra = np.asarray(new, np.int64).reshape(-1, 3)
+        sides = zip((d.mother, d.first, d.second), extra.T, strict=True)
+        divisions = Divisions(*(np.append(side, more) for side, more in sides))
+        none = np.zeros(len(extra))
+        return replace(self, divisions=divisions, division_gain=np.append(self.division_gain, none))
+
+
+def exact(problem: Problem) -> Mask:
+    """The best choice.
+
+    Candidates that must be part of a best choice are taken first; what remains is solved with HiGHS, one
+    connected component at a time.
+
+    Returns
+    -------
+    (m + k,) bool
+        Whether each link, then each division, is chosen.
+    """
+    slots, gain = problem.slots(), problem.gain
+    chosen, open_ = _certain(slots, gain)
+    left = np.flatnonzero(open_)
+    if not len(left):
+        return chosen
+    for part in _components(slots[left]):
+        members = left[part]
+        chosen[members] = _integer(slots[members], gain[members])
+    return chosen
+
+
+def stepwise(problem: Problem, span: Ints) -> Mask:
+    """A good choice in three steps: links between neighbouring frames, divisions, gaps.
+
+    Each step is an assignment problem on what earlier steps left free, as in Jaqaman et al. (2008).
+
+    Parameters
+    ----------
+    problem : Problem
+    span : (m,) int64
+        Frames that each link spans.
+
+    Returns
+    -------
+    (m + k,) bool
+        Whether each link, then each division, is chosen.
+    """
+    a, d, gain = problem.links, problem.divisions, problem.link_gain
+    chosen = matching(a.source, a.target, np.where(span == 1, gain, 0.0))
+    # A division keeps the link of its mother and joins an object that is free.
+    sides = (a.source, a.target, d.mother, d.first, d.second)
+    rows = 1 + max(int(side.max(initial=-1)) for side in sides)
+    successor, gained = np.full(rows, -1), np.zeros(rows)
+    successor[a.source[chosen]], gained[a.source[chosen]] = a.target[chosen], gain[chosen]
+    free = np.ones(rows, np.bool_)
+    free[a.target[chosen]] = False
+    kept = successor[d.mother]
+    joined = np.where(kept == d.first, d.second, d.first)
+    fits = ((kept == d.first) | (kept == d.second)) & free[joined]
+    extra = np.where(fits, problem.division_gain - gained[d.mother], 0.0)
+    divided = matching(d.mother, joined, extra)
+    chosen &= ~np.isin(a.source, d.mother[divided])
+    ends = ~np.isin(a.source, np.concatenate([a.source[chosen], d.mother[divided]]))
+    free[joined[divided]] = False
+    chosen |= matching(a.source, a.target, np.where(ends & free[a.target], gain, 0.0))
+    return np.concatenate([chosen, divided])
+
+
+def matching(source: Ints, target: Ints, gain: Floats) -> Mask:
+    """Pairs of greatest total gain, each source and each target in one at most, (m,) bool."""
+    chosen, open_ = _certain(np.stack([2 * source, 2 * target + 1], axis=1), gain)
+    left = np.flatnonzero(open_)
+    if not len(left):
+        return chosen
+    _, row = np.unique(source[left], return_inverse=True)
+    _, column = np.unique(target[left], return_inverse=True)
+    n, m = int(row.max()) + 1, int(column.max()) + 1
+    # Each source may stay alone, with a partner of its own; a constant keeps all weights positive.
+    worst = 2 * float(gain[left].max())
+    weight = np.concatenate([worst - gain[left], np.full(n, worst)])
+    row = np.concatenate([row, np.arange(n)])
+    column = np.concatenate([column, m + np.arange(n)])
+    graph = sparse.csr_array((weight, (row, column)), shape=(n, m + n))
+    partner = np.empty(n, np.int64)
+    one, other = min_weight_full_bipartite_matching(graph)
+    partner[one] = other
+    chosen[left] = partner[row[: len(left)]] == column[: len(left)]
+    return chosen
+
+
+def _certain(slots: Ints, gain: Floats) -> tuple[Mask, Mask]:
+    """Candidates that a best choice holds, and those that are neither in it nor out yet.
+
+    A candidate that gains as much as the best rivals for all its slots together can replace them.
+    """
+    chosen, open_ = np.zeros(len(gain), np.bool_), gain > 0
+    while open_.any():
+        index = np.flatnonzero(open_)
+        entry, column = np.nonzero(slots[index] >= 0)
+        slot, worth = slots[index[entry], column], gain[index[entry]]
+        order = np.lexsort((entry, -worth, slot))
+        entry, slot, worth = entry[order], slot[order], worth[order]
+        first = np.concatenate([[True], slot[1:] != slot[:-1]])
+        best = np.maximum.accumulate(np.where(first, np.arange(len(slot)), 0))
+        second = np.minimum(best + 1, len(slot) - 1)
+        rival = np.where(first, np.where(slot[second] == slot, worth[second], 0.0), worth[best])
+        rival[first & (second == best)] = 0.0
+        total = np.bincount(entry, rival, len(index))
+        ahead = np.bincount(entry, first, len(index)) == np.bincount(entry, minlength=len(index))
+        safe = ahead & (gain[index] >= total)
+        if not safe.any():
+            break
+        chosen[index[safe]] = True
+        taken = slots[index[safe]]
+        open_[index] = ~(np.isin(slots[index], taken[taken >= 0]).any(axis=1))
+    return chosen, open_
+
+
+def _components(slots: Ints) -> list[Ints]:
+    """Candidates that compete, directly or through others, as sorted lists."""
+    entry, column = np.nonzero(slots >= 0)
+    _, slot = np.unique(slots[entry, column], return_inverse=True)
+    n, m = len(slots), int(slot.max()) + 1
+    graph = sparse.csr_array((np.ones(len(entry)), (entry, n + slot)), shape=(n + m, n + m))
+    _, label = connected_components(graph, directed=False)
+    order = np.argsort(label[:n], kind="stable")
+    cuts = np.flatnonzero(np.diff(label[order])) + 1
+    return np.split(order, cuts)
+
+
+def _integer(slots: Ints, gain: Floats) -> Mask:
+    """The best choice by branch and bound on the linear relaxation."""
+    entry, column = np.nonzero(slots >= 0)
+    _, slot = np.unique(slots[entry, column], return_inverse=True)
+    ones = np.ones(len(entry))
+    takes = sparse.csr_array((ones, (slot, entry)), shape=(int(slot.max()) + 1, len(gain)))
+    found = milp(
+        -gain,
+        integrality=np.ones(len(gain)),
+        bounds=Bounds(0, 1),
+        constraints=LinearConstraint(takes, -np.inf, 1),
+        options={"mip_rel_gap": _OPTIMALITY},
+    )
+    chosen: Mask = found.x > 0.5
+    return chosen
