@@ -37,7 +37,7 @@ from volsam.demo.generate import Scene, make_demo
 from volsam.evaluate.metrics import segmentation_accuracy
 from volsam.geometry import Box
 from volsam.models.names import resolve
-from volsam.stages import STAGES, stage_class
+from volsam.stages import SEGMENTATION, stage_class
 from volsam.train.data import normalise
 
 SEEDS = range(10, 16)  # on seeds below, the settings of the training were chosen
@@ -159,9 +159,8 @@ def _config(folder: Path, arm: str, model: str) -> Config:
 def _segment(folder: Path, arm: str, model: str) -> Config:
     """Run the pipeline; returns its configuration."""
     config = _config(folder, arm, model)
-    for name in STAGES:
-        if name not in ("encode", "evaluate", "report"):
-            run_stage(stage_class(name)(Job(config, "a")), cluster="inline")
+    for name in SEGMENTATION:
+        run_stage(stage_class(name)(Job(config, "a")), cluster="inline")
     return config
 
 

@@ -27,13 +27,12 @@ from volsam.config import Config, validate
 from volsam.evaluate.tracking import tracking_scores
 from volsam.exchange.ctc import CtcSequence
 from volsam.models.names import resolve
-from volsam.stages import stage_class
+from volsam.stages import SEGMENTATION, stage_class
 from volsam.stages.frames import ObjectFrames
 from volsam.stages.runplan import RunPlan
 from volsam.track.lineage import Lineage
 from volsam.track.tables import read_lineage
 
-STAGES = ("ingest", "plan", "segment", "overlap", "partition", "label", "measure")
 LINKING = ("observe", "link", "compare")
 STEPS = 150
 DIAMETER = 16.4  # of the objects that the embedded model knows
@@ -126,7 +125,7 @@ def one(sequence: Sequence, way: str, place: Path, images: Path, truth: Path) ->
     if way == "fine-tuned":
         train(config)
     learnt = time.process_time() - started
-    for name in (*STAGES, *LINKING):
+    for name in (*SEGMENTATION, *LINKING):
         run_stage(stage_class(name)(Job(config, "a")), cluster="inline")
     job = Job(config, "a")
     ours = json.loads(job.paths.tracking.read_text())

@@ -18,9 +18,9 @@ from volsam.blocks.runner import run_stage
 from volsam.blocks.stage import Block, Job, Stage
 from volsam.config import Config, validate
 from volsam.paths import SamplePaths
-from volsam.stages import stage_class
+from volsam.stages import SEGMENTATION, stage_class
 
-STAGES = ("ingest", "plan", "segment", "overlap", "partition", "label", "measure")
+STAGES = SEGMENTATION
 SAMPLE = "a"
 Labels = npt.NDArray[np.uint16]
 Order = Callable[[list[Block]], Sequence[Block]]

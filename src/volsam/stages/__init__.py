@@ -27,6 +27,9 @@ STAGES = {
     "report": "Report",
 }
 
+SEGMENTATION = ("ingest", "plan", "segment", "overlap", "partition", "label", "measure")
+"""Stages from an image to objects and their table, where embeddings are not kept."""
+
 
 def stage_class(name: str) -> type[Stage[Any]]:
     """Class of a stage; imported only when asked for, so that the command line starts at once."""
