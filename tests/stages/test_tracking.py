@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import dishes
 import numpy as np
 import pytest
 import scenes
@@ -22,53 +23,6 @@ from volsam.track.corrections import corrections_between, read_corrections, writ
 from volsam.track.lineage import Lineage
 from volsam.track.tables import read_lineage
 
-SHAPE = (80, 90)
-FRAMES = 8
-STAGES = (*scenes.STAGES, "observe", "link", "tracks", "export")
-GIVEN = ("ingest", "plan", "number", "label", "measure", *STAGES[-4:])
-
-
-def cells(frame: int) -> list[tuple[float, float, float, int]]:
-    """Centre, radius and track of the cells of a frame: two go on, one divides in frame 4."""
-    found = [(15 + 2.0 * frame, 15 + 1.0 * frame, 7.0, 1), (60 - 1.0 * frame, 20, 7.0, 2)]
-    if frame < 4:
-        found.append((40, 60 + 1.0 * frame, 8.0, 3))
-    else:
-        for number, side in ((4, -1), (5, 1)):
-            found.append((40 + side * (6 + 1.5 * (frame - 4)), 64.0, 6.0, number))
-    return found
-
-
-def write_sequence(folder: Path, depth: int = 1, scramble: bool = True) -> None:
-    """Image, predictions, true tracks, and labels whose numbers mean nothing."""
-    rows, columns = np.indices(SHAPE)
-    truth = np.zeros((FRAMES, depth, *SHAPE), np.uint16)
-    for frame in range(FRAMES):
-        for y, x, radius, track in cells(frame):
-            truth[frame, :, (rows - y) ** 2 + (columns - x) ** 2 <= radius**2] = track
-    rng = np.random.default_rng(0)
-    image = (300 * (truth > 0) + 100 + 10 * rng.standard_normal(truth.shape)).astype(np.uint16)
-    labels = np.zeros_like(truth)
-    for frame in range(FRAMES):
-        labels[frame] = np.concatenate([[0], rng.permutation(9) + 1])[truth[frame]]
-    predictions = np.stack([scenes.predict(part, noise=0.02) for part in truth], axis=1)
-    if depth == 1:
-        image, labels, truth = image[:, 0], labels[:, 0], truth[:, 0]
-        predictions = predictions[:, :, 0]
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, stack in (("image", image), ("labels", labels), ("truth", truth)):
-        tifffile.imwrite(folder / f"{name}.tif", stack, photometric="minisblack")
-    array = zarr.create_array(
-        folder / "predictions.zarr", shape=predictions.shape, dtype="f4", chunks=predictions.shape
-    )
-    array[:] = predictions
-
-
-def settings(folder: Path, results: Path, depth: int = 1, **sections: Any) -> dict[str, Any]:
-    sample = {"axes": "tyx" if depth == 1 else "tzyx", **sections.pop("sample", {})}
-    sample |= {"voxel_size": {"z": 2.0, "y": 0.5, "x": 0.5}, "frame_interval": 60.0}
-    return {**scenes.settings(folder, results, sample=sample, **sections), "task": "track"}
-
 
 def check_tracks(labels: np.ndarray, folder: Path) -> None:
     """Every true track is one track of the result, and the other way round."""
@@ -82,10 +36,10 @@ def check_tracks(labels: np.ndarray, folder: Path) -> None:
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("given", [False, True])
 def test_from_a_sequence_to_lineages(tmp_path: Path, depth: int, given: bool) -> None:
-    write_sequence(tmp_path, depth)
+    dishes.write_sequence(tmp_path, depth)
     sample = {"segmentation": str(tmp_path / "labels.tif")} if given else {}
-    data = settings(tmp_path, tmp_path / "r", depth, sample=sample)
-    paths = scenes.run_pipeline(data, stages=GIVEN if given else STAGES)
+    data = dishes.settings(tmp_path, tmp_path / "r", depth, sample=sample)
+    paths = scenes.run_pipeline(data, stages=dishes.GIVEN if given else dishes.STAGES)
     lineage = read_lineage(paths.lineage)
     assert len(lineage) == 5
     ((mother, daughters),) = lineage.divisions().items()
@@ -116,14 +70,14 @@ def test_from_a_sequence_to_lineages(tmp_path: Path, depth: int, given: bool) ->
 def test_runs_windows_and_blocks_are_no_part_of_the_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_sequence(tmp_path)
+    dishes.write_sequence(tmp_path)
     digests = []
     for run, slices, tiles in ((8, 4, 9), (1, 1, 1), (3, 5, 2)):
         monkeypatch.setattr(observe_stage, "RUN", run)
         compute = {"block_slices": slices, "block_tiles": tiles}
         paths = scenes.run_pipeline(
-            settings(tmp_path, tmp_path / str(run), compute=compute),
-            stages=STAGES,
+            dishes.settings(tmp_path, tmp_path / str(run), compute=compute),
+            stages=dishes.STAGES,
             order=lambda blocks: blocks[::-1],
         )
         files = {
@@ -135,9 +89,9 @@ def test_runs_windows_and_blocks_are_no_part_of_the_result(
 
 
 def test_corrections_hold_when_it_is_linked_again(tmp_path: Path) -> None:
-    write_sequence(tmp_path)
-    data = settings(tmp_path, tmp_path / "r")
-    paths = scenes.run_pipeline(data, stages=STAGES)
+    dishes.write_sequence(tmp_path)
+    data = dishes.settings(tmp_path, tmp_path / "r")
+    paths = scenes.run_pipeline(data, stages=dishes.STAGES)
     lineage = read_lineage(paths.lineage)
     (daughters,) = lineage.divisions().values()
     cut = np.array(
@@ -158,18 +112,33 @@ def test_corrections_hold_when_it_is_linked_again(tmp_path: Path) -> None:
     assert not len(must)
     assert never.tolist() == cut.tolist()
     data["samples"]["a"]["corrections"] = str(table)
-    again = read_lineage(scenes.run_pipeline(data, stages=STAGES).lineage)
+    again = read_lineage(scenes.run_pipeline(data, stages=dishes.STAGES).lineage)
     assert not again.divisions()
     assert cut.tolist()[0] not in again.links().tolist()
     table.write_text(table.read_text().replace("cut,3", "cut,7"))
     with pytest.raises(VolsamError, match="names an object in frame 7"):
-        scenes.run_pipeline(data, stages=STAGES)
+        scenes.run_pipeline(data, stages=dishes.STAGES)
 
 
 def test_a_sequence_without_objects(tmp_path: Path) -> None:
-    write_sequence(tmp_path)
-    labels = np.zeros((FRAMES, *SHAPE), np.uint16)
+    dishes.write_sequence(tmp_path)
+    labels = np.zeros((dishes.FRAMES, *dishes.SHAPE), np.uint16)
     tifffile.imwrite(tmp_path / "labels.tif", labels, photometric="minisblack")
     sample = {"segmentation": str(tmp_path / "labels.tif")}
-    paths = scenes.run_pipeline(settings(tmp_path, tmp_path / "r", sample=sample), stages=GIVEN)
+    paths = scenes.run_pipeline(
+        dishes.settings(tmp_path, tmp_path / "r", sample=sample), stages=dishes.GIVEN
+    )
     assert len(read_lineage(paths.lineage)) == 0
+
+
+def test_scores_against_a_tracked_truth(tmp_path: Path) -> None:
+    pytest.importorskip("ctc_metrics")
+    dishes.write_sequence(tmp_path)
+    sample = {"truth_tracks": str(dishes.write_truth(tmp_path))}
+    data = dishes.settings(tmp_path, tmp_path / "r", sample=sample)
+    paths = scenes.run_pipeline(data, stages=(*dishes.STAGES, "compare", "report"))
+    scores = json.loads(paths.tracking.read_text())
+    assert scores["TRA"] == scores["LNK"] == scores["division_f1"] == 1.0
+    page = paths.report.read_text()
+    assert "Lineages" in page
+    assert "Family trees" in page

@@ -74,8 +74,10 @@ class Forecast:
         """The forecast for people."""
         hours = self.hours(workers)
         rows, columns = plan.grid.counts
+        frames = "" if plan.frames is None else f"{plan.frames} frames of "
+        extent = (plan.depth, *plan.shape[1:])
         lines = [
-            f"volume      {' x '.join(map(str, plan.shape))} voxels (zyx) of "
+            f"volume      {frames}{' x '.join(map(str, extent))} voxels (zyx) of "
             f"{' x '.join(f'{size:g}' for size in plan.voxel_size)} {plan.unit}, {plan.dtype}",
             f"model       {plan.model}, scale {plan.scale:.3g}, {plan.precision}",
             f"tiles       {self.tiles} ({rows} x {columns} per slice) of {plan.tile} + 2 x {plan.halo} "
