@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
+
+_KIND = re.compile(
+    r"constrained-\w+|function-.*|(list|dict|tuple|set|literal|nullable)\[.*\]|str|int|float|bool"
+)
 
 
 class VolsamError(Exception):
@@ -20,8 +27,8 @@ def fault(
     error: ValidationError, where: str = "the configuration", page: str = "config/README.md"
 ) -> str:
     """The first fault that pydantic found, as one sentence with its key."""
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"]) or where
+    first = _clearest(error.errors(include_url=False))
+    key = ".".join(_key(first)) or where
     message = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         return f"Key {key} is unknown; see {page} for the keys there are."
@@ -30,3 +37,18 @@ def fault(
     given = first.get("input")
     shown = f" (given: {given!r})" if isinstance(given, (str, int, float, bool)) else ""
     return f"Key {key} is wrong{shown}: {message[0].lower() + message[1:]}; mend it in {where}."
+
+
+def _clearest(errors: Sequence[ErrorDetails]) -> ErrorDetails:
+    """The first fault; of a value that may be of several kinds that of the kind it fits furthest."""
+    first = _key(errors[0])
+    same = [one for one in errors if _key(one)[: len(first)] == first]
+    deepest = max(len(_key(one)) for one in same)
+    same = [one for one in same if len(_key(one)) == deepest]
+    # A key that is misspelt is missing, too; what is written there is easier to find.
+    return next((one for one in same if one["type"] == "extra_forbidden"), same[0])
+
+
+def _key(error: ErrorDetails) -> list[str]:
+    """Where a fault is, without pydantic's names of the kinds that a value may be of."""
+    return [str(part) for part in error["loc"] if not _KIND.fullmatch(str(part))]

@@ -62,3 +62,20 @@ def test_options_are_checked(files: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(VolsamError, match="is not understood"):
         call(*places, "--region", "everything")
     assert not (tmp_path / "s").exists()
+
+
+def test_volumes_of_the_cell_tracking_challenge(tmp_path: Path) -> None:
+    """What is not said on the command line is not stated."""
+    images, gold = tmp_path / "01", tmp_path / "01_GT" / "SEG"
+    gold.mkdir(parents=True)
+    images.mkdir()
+    volume = np.arange(5 * 20 * 30, dtype=np.uint16).reshape(5, 20, 30)
+    tifffile.imwrite(images / "t000.tif", volume, photometric="minisblack")
+    mask = np.zeros((5, 20, 30), np.uint16)
+    mask[1:3, 4:9, 4:9] = 2
+    tifffile.imwrite(gold / "man_seg000.tif", mask, photometric="minisblack")
+    said = call("add", images, "--store", tmp_path / "store", "--licence", "CC-BY-4.0")
+    assert "1 objects" in said
+    (found,) = AnnotationStore(tmp_path / "store")
+    np.testing.assert_array_equal(found.labels(), mask)
+    assert found.provenance.licence == "CC-BY-4.0"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 
-from volsam.annotate.checks import Meaning
+from volsam.annotate.checks import UNKNOWN, Meaning
 from volsam.annotate.crops import Provenance, content_digest, read_provenance, write_crop
 from volsam.annotate.pictures import Crop, Settings
+from volsam.annotate.runs import FinishedRun
 from volsam.annotate.sources import read
 from volsam.annotate.store import AnnotationStore
 from volsam.config import Region
@@ -101,9 +103,10 @@ def test_what_values_say(image: Path, labels: NDArray[Any], tmp_path: Path) -> N
     crop = one(path, image=image, meaning=Meaning(False, -1, 99))
     assert set(np.unique(crop.labels)) == {0, 3, 8}
     expected = (painted == 0) | (painted == -1)
-    np.testing.assert_array_equal(crop.ignore, expected)
+    np.testing.assert_array_equal(crop.ignore != 0, expected)
+    np.testing.assert_array_equal(crop.ignore == UNKNOWN, painted == -1)
     crop = one(path, image=image, meaning=Meaning(True, -1, 99))
-    np.testing.assert_array_equal(crop.ignore, painted == -1)
+    np.testing.assert_array_equal(crop.ignore != 0, painted == -1)
     assert crop.provenance.complete
 
 
@@ -338,3 +341,61 @@ def test_qupath_refusals(slide: Path, tmp_path: Path) -> None:
     refused(thin, "no GeoJSON", image=slide)
     refused(thin, "has no label values", image=slide, meaning=Meaning(ignore_label=3))
     refused(thin, "which image was labelled")
+
+
+@pytest.mark.parametrize(
+    ("asked", "method", "stretched"),
+    [("auto", "minmax", False), ("auto", "percentile", True), ("minmax", "minmax", True)],
+)
+def test_limits_of_a_run_are_those_that_a_new_model_takes(
+    asked: str, method: str, stretched: bool, image: Path, tmp_path: Path
+) -> None:
+    """Not those of its model, which may have asked for others than models trained here."""
+    used = {"method": method, "low": [7.0], "high": [9.0]}
+    plan = SimpleNamespace(
+        normalisation=used, image={"path": image}, voxel_size=(1, 1, 1), unit="micrometer"
+    )
+    normalise = {"method": asked, "lower": 1.0, "upper": 99.8, "scope": "volume"}
+    run = FinishedRun(tmp_path, plan, str(image), {}, normalise, tmp_path, "objects")  # type: ignore[arg-type]
+    known = run.provenance(Box((0, 0, 0), (1, 8, 8)))
+    percentiles = tuple(np.percentile(tifffile.imread(image), (1, 99.8)))
+    assert known.limits == pytest.approx((7, 9) if stretched else percentiles)
+    assert known.extremes == ((7, 9) if method == "minmax" else None)
+
+
+def test_few_slices_saved_as_colours(labels: NDArray[Any], image: Path, tmp_path: Path) -> None:
+    path = tmp_path / "layer.tif"
+    with pytest.warns(DeprecationWarning, match="photometric"):
+        tifffile.imwrite(path, labels, compression="zlib")  # as napari does
+    for stated in (None, "zyx"):
+        crop = one(path, image=image, label_axes=stated)
+        np.testing.assert_array_equal(crop.labels, labels)
+    part = one(path, image=image, region=Region(z=[1, 2]))
+    np.testing.assert_array_equal(part.labels[0], labels[1])
+
+
+def test_painted_over_what_was_known(labels: NDArray[Any], tmp_path: Path) -> None:
+    store = AnnotationStore(tmp_path / "store")
+    ignore = np.zeros((1, 40, 50), np.bool_)
+    ignore[0, :, 40:] = True
+    added = store.add(np.ones((1, 40, 50), np.uint8), labels[:1], ignore, Provenance(source="x"))
+    array = zarr.open_array(added.path / "labels" / "truth" / "0", mode="r+")
+    array[0, 20:30, 20:30] = 98
+    crop = one(added.path, meaning=Meaning(False, 98))
+    assert (crop.ignore[0, 20:30, 20:30] == UNKNOWN).all()
+    ignore[0, 20:30, 20:30] = True
+    np.testing.assert_array_equal(crop.ignore != 0, ignore)
+
+
+def test_qupath_objects_beside_the_image(slide: Path, tmp_path: Path) -> None:
+    inside, away = rectangle(10, 10, 20, 18), rectangle(60, 10, 70, 18)
+    path = geojson(
+        tmp_path / "q.geojson",
+        *(feature(area(one_)) for one_ in (inside, away)),
+        feature(area(inside, plane={"c": -1, "z": 4, "t": 0})),
+    )
+    crop = one(path, image=slide)
+    assert set(np.unique(crop.labels)) == {0, 1}
+    assert "2 objects of" in crop.warnings[0]
+    assert "outside of the image" in crop.warnings[0]
+    refused(geojson(path, feature(area(away))), "All 1 objects .* outside", image=slide)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,8 @@ def test_annotations(training: Training) -> None:
     [
         ({"parent": "mine"}, ("Key train.parent is mine, the model itself",)),
         ({"parent": "absent"}, ("There is no model or file 'absent'",)),
+        ({"data": [{"image": "a", "lables": "b"}]}, ("Key train.data.0.lables is unknown",)),
+        ({"data": [{"image": "a"}]}, ("Key train.data.0.labels is missing",)),
         ({"name": "embedded"}, ("'embedded' is the name of a model that volsam knows",)),
         ({"data": [{"image": "no*.tif", "labels": "no*.tif"}]}, ("no*.tif matches 0 files",)),
         ({"held_out": 0, "promotion": {}}, ("held_out is 0", "promotion.when")),
@@ -163,3 +166,27 @@ def test_two_processes_train_one_model(training: Training) -> None:
     )
     assert again.returncode == 0, again.stderr
     assert "is this training already" in again.stderr
+
+
+def test_an_image_is_no_parent(training: Training, refusal: Call) -> None:
+    image = next((training.folder / "data" / "im").iterdir())
+    training.train["parent"] = str(image)
+    told = refusal(training.run(), "is no checkpoint or is damaged")
+    assert "Weights only" not in told
+    assert not (training.folder / "models").exists()
+
+
+@pytest.mark.slow
+def test_an_error_of_two_processes_is_told_once(training: Training, refusal: Call) -> None:
+    training.train |= {"crop": 4096}
+    command = [sys.executable, "-m", "volsam", "train", "--config", str(training.config)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "--devices", "2", "--threads", "1"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    refusal(SimpleNamespace(code=done.returncode, err=done.stderr), "Key train.crop is 4096")
+    assert not [*(training.folder / "models").rglob("lease.json")]

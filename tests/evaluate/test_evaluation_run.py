@@ -249,3 +249,19 @@ def test_intensities_are_as_the_model_was_trained(tmp_path: Path, scene: dict[st
     for pair, changed in zip(images, as_trained(images, other), strict=True):
         assert (changed.image.min(), changed.image.max()) == pytest.approx((0, 1))
         assert np.corrcoef(pair.image.ravel(), changed.image.ravel())[0, 1] == pytest.approx(1)
+
+
+def test_models_of_another_split_are_told(tmp_path: Path, scene: dict[str, Any]) -> None:
+    train = {"name": "mine", "data": [tiny.write_discs(tmp_path / "many", 12)], "held_out": 0.3}
+    plan = configured(tmp_path, scene, {"train": train}, data="held-out")
+    names = [pair.name for pair in gather_images(plan)[0]]
+    known = {"training": "x", "held_out": names}
+    same = tiny.write_model(tmp_path / "same", 4, **known)
+    fewer = tiny.write_model(tmp_path / "fewer", 5, **{**known, "held_out": names[1:]})
+    models = [scene["a"], same, fewer]
+    config = configured(
+        tmp_path, scene, {"train": train}, data="held-out", models=models, interactive=False
+    )
+    found = evaluate_models(config, say=quiet)["models"]
+    assert [len(found[name]["gaps"]) for name in models] == [0, 0, 1]
+    assert f"may have learnt from 1 of the {len(names)} images" in found[fewer]["gaps"][0]

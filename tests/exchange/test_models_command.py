@@ -36,7 +36,11 @@ def test_in_and_out(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     image = tmp_path / "image.tif"
     tifffile.imwrite(image, np.arange(3 * 130 * 140, dtype=np.uint16).reshape(3, 130, 140))
     out = tmp_path / "out.zip"
-    assert "not tested: pip install" in done("export", "nuclei", out, "--image", image, *root)
+    # The three planes are colours as far as the file says.
+    several = invoke("export", "nuclei", out, "--image", image, *root).exception
+    assert "3 channels; choose one" in str(several)
+    chosen = ("--image", image, "--channel", "1")
+    assert "not tested: pip install" in done("export", "nuclei", out, *chosen, *root)
     assert out.is_file()
     done("export", "embedded", tmp_path / "e.zip", "--author", "A", *root)
 
@@ -54,3 +58,15 @@ def test_what_cannot_be(package: Path, tmp_path: Path) -> None:
         error = invoke(*arguments, *root).exception
         assert isinstance(error, VolsamError)
         assert says in str(error)
+
+
+def test_before_anything_is_in_use(package: Path, tmp_path: Path) -> None:
+    root = ("--models", tmp_path / "models")
+    done("import", package, "nuclei", *root)
+    (tmp_path / "models" / "nuclei" / "promoted.json").unlink()
+    shown = done("show", "nuclei", *root)
+    assert "No version of nuclei is in use; this is the newest" in shown
+    assert "# nuclei, version 1" in shown
+    error = invoke("export", "nuclei", tmp_path / "x.pt", *root).exception
+    assert isinstance(error, VolsamError)
+    assert "state one: --version 1." in str(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,15 @@ import pytest
 import tifffile
 import zarr
 
+from volsam.annotate.checks import Meaning
 from volsam.annotate.store import AnnotationStore, Provenance
 from volsam.errors import VolsamError
-from volsam.train.crops import UNKNOWN, UNLABELLED
+from volsam.evaluate.suite import as_trained
+from volsam.geometry import Box
+from volsam.train.crops import UNKNOWN, UNLABELLED, crop
 from volsam.train.data import Example
-from volsam.train.gather import Parts, gather, split
-from volsam.train.settings import Train
+from volsam.train.gather import Parts, as_pairs, gather, read, split
+from volsam.train.settings import Train, TrainData
 from volsam.train.sources import data_digests
 
 
@@ -236,3 +240,109 @@ def test_a_slice_is_given_once(tmp_path: Path) -> None:
     data = files(tmp_path, *stack())
     with pytest.raises(VolsamError, match=r"given twice in train.data"):
         gather(settings([data, data]))
+
+
+def overlapping(store: AnnotationStore, step: int, count: int, **more: Any) -> None:
+    """Crops of one large slice, each overlapping the one before."""
+    labels = np.roll(objects(1024, 24), (5, 9), (0, 1)).astype(np.uint32)
+    image = np.random.default_rng(0).integers(0, 999, labels.shape).astype(np.uint16)
+    for n in range(count):
+        box = Box((0, 0, n * step), (1, 128, n * step + 128))
+        known = Provenance(source="a.tif", region=box, limits=(0, 999), complete=True, **more)
+        store.add(image[None][box.slices], labels[None][box.slices], None, known)
+
+
+@pytest.mark.parametrize(("count", "step"), [(3, 32), (3, 96), (12, 64), (12, 80)])
+@pytest.mark.parametrize("seed", range(4))
+def test_overlapping_annotations_show_nothing_that_is_reserved(
+    count: int, step: int, seed: int, tmp_path: Path
+) -> None:
+    overlapping(AnnotationStore(tmp_path), step, count)
+    parts = gather(settings(str(tmp_path), seed=seed))
+    learnt, validation, held_out = np.zeros((3, 128, 2048), bool)
+    for canvas, group in (
+        (learnt, parts.train[0][1]),
+        (validation, parts.validation),
+        (held_out, parts.held_out),
+    ):
+        for one in group:
+            assert one.place is not None
+            height, width = one.labels.shape
+            known = canvas[one.place.y :, one.place.x :][:height, :width]
+            known |= one.labels >= 0
+    assert validation.any()
+    assert held_out.any()
+    assert not (learnt & (validation | held_out)).any()
+    assert not (validation & held_out).any()
+
+
+def test_other_sources_do_not_overlap(tmp_path: Path) -> None:
+    store = AnnotationStore(tmp_path)
+    overlapping(store, 32, 2)
+    of_one = sum((e.labels == UNKNOWN).sum() for e in gather(settings(str(tmp_path))).train[0][1])
+    labels = np.zeros((1, 128, 128), np.uint32) + objects(128).astype(np.uint32)
+    where = Provenance(source="b.tif", region=Box((0, 0, 0), (1, 128, 128)), complete=True)
+    added = store.add(labels, labels, None, where)
+    for seed in range(20):
+        parts = gather(settings(str(tmp_path), seed=seed))
+        names = {e.name for e in (*parts.validation, *parts.held_out)}
+        if not any(name.startswith(added.id) for name in names):
+            (other,) = [e for e in parts.train[0][1] if e.name.startswith(added.id)]
+            assert (other.labels != UNKNOWN).all()
+    assert of_one
+
+
+def test_painted_unknown_cuts_objects_of_sparse_annotations(tmp_path: Path) -> None:
+    """Beside what merely has no label, objects are whole."""
+    painted = np.zeros((1, 64, 64), np.uint16)
+    painted[0, 4:16, 4:16], painted[0, 4:16, 16:30] = 1, 98
+    painted[0, 40:52, 40:52], painted[0, 60:] = 2, 99
+    truth, ignore = Meaning(False, 98, 99).split(painted, "a")
+    AnnotationStore(tmp_path).add(painted + 1, truth, ignore, Provenance(source="a.tif"))
+    ((_, (example,)),) = read(str(tmp_path))
+    assert (example.labels[4:16, 16:30] == UNKNOWN).all()
+    assert (example.labels[30:40] == UNLABELLED).all()
+    assert (example.labels[60:] == 0).all()
+    assert set(np.unique(crop(example.image, example.labels, 25).labels)) == {0, 2}
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_few_slices_that_are_saved_as_colours(count: int, tmp_path: Path) -> None:
+    image, labels = stack(count)
+    data = files(tmp_path, image, labels)
+    with pytest.warns(DeprecationWarning, match="photometric"):
+        tifffile.imwrite(data["labels"], labels)  # as napari saves it
+    with tifffile.TiffFile(data["labels"]) as file:
+        assert file.series[0].axes == "SYX"
+    del data["axes"]
+    tifffile.imwrite(data["image"], image, photometric="minisblack", metadata={"axes": "ZYX"})
+    for stated in ({}, {"axes": "zyx"}):
+        ((_, found),) = read([TrainData.model_validate({**data, **stated})])
+        assert len(found) == count
+        np.testing.assert_array_equal(found[1].labels > 0, labels[1] > 0)
+
+
+def test_level_and_time_point(tmp_path: Path) -> None:
+    image, labels = stack(4)
+    tifffile.imwrite(
+        tmp_path / "i.ome.tif", np.stack([image, image[::-1]]), metadata={"axes": "TZYX"}
+    )
+    tifffile.imwrite(tmp_path / "l.ome.tif", np.stack([labels] * 2), metadata={"axes": "TZYX"})
+    data = {"image": str(tmp_path / "i.ome.tif"), "labels": str(tmp_path / "l.ome.tif")}
+    first, second = (
+        read([TrainData.model_validate({**data, "timepoint": t})])[0][1] for t in (0, 1)
+    )
+    np.testing.assert_array_equal(first[0].image, second[3].image)
+    assert not {e.name for e in first} & {e.name for e in second}
+
+
+def test_extremes_are_those_of_the_volume(tmp_path: Path) -> None:
+    """A model that stretches images is judged on a tile as on the whole volume."""
+    image, labels = stack(3, 128)
+    image[2, 0, 0] = 5000
+    parts = gather(settings([files(tmp_path, image, labels)]))
+    (pair, *_) = as_pairs(parts.held_out)
+    low, high = np.percentile(image, (1, 99.8))
+    assert pair.extremes == pytest.approx(((0 - low) / (high - low), (5000 - low) / (high - low)))
+    (shown,) = as_trained([pair], SimpleNamespace(normalisation="minmax"))  # type: ignore[arg-type]
+    assert shown.image.max() < 0.1

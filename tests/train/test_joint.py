@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -146,3 +148,29 @@ def test_scale_resizes_images_and_prompts(parent: str) -> None:
         assert network.maps(small).shape == (2, 3, 32, 32)
     found = prompt_step(network, small[:1], [truth], False, Prompting(2), np.random.default_rng(0))
     assert 0 < found["dice"] <= 1
+
+
+def test_prompts_are_scaled_as_in_evaluation(
+    network: JointNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Centres of pixels go to centres, borders to borders."""
+    seen: list[Prompts] = []
+    masks = JointNetwork.masks
+
+    def spy(self: JointNetwork, embedding: Tensor, prompts: Prompts, *rest: Any) -> Any:
+        seen.append(prompts)
+        return masks(self, embedding, prompts, *rest)
+
+    monkeypatch.setattr(JointNetwork, "masks", spy)
+    network.scale = 2.0
+    truth = torch.zeros(1, 32, 32, dtype=torch.bool)
+    truth[0, 5, 9] = True
+    for box in (False, True):
+        prompting = Prompting(1, box_distortion=0.0)
+        rng = np.random.default_rng(0)
+        prompt_step(network, torch.zeros(1, 3, 32, 32), [truth], box, prompting, rng)
+    point, box_ = seen[0].points, seen[1].boxes
+    assert point is not None
+    assert box_ is not None
+    assert point.tolist() == [[[18.5, 10.5]]]
+    assert box_.tolist() == [[18, 10, 20, 12]]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +211,81 @@ def test_presets_and_stated_values(images: Path) -> None:
 
 def test_network_is_a_joint_network(parent: str) -> None:
     assert isinstance(build(parent), JointNetwork)
+
+
+def test_a_training_that_diverges_at_once_is_refused(
+    images: Path, parent: str, tmp_path: Path
+) -> None:
+    for parts in ("automatic", "prompts"):
+        chosen = settings(images, parts=parts, schedule={"epochs": 3, "steps": 3})
+        with spoilt(Loop, after=0), pytest.raises(VolsamError, match=r"diverged.*lower train\.sch"):
+            run(chosen, parent, tmp_path / parts)
+        assert not (tmp_path / parts / "state.pt").exists()
+
+
+@pytest.mark.parametrize("after", [3, 5])
+def test_a_training_that_diverges_later_keeps_the_best_weights(
+    after: int, images: Path, parent: str, tmp_path: Path
+) -> None:
+    """Between two steps, and where the metric sees it first."""
+    chosen = settings(images, parts="automatic", schedule={"epochs": 9, "steps": 3})
+    with spoilt(Loop, after=after):
+        loop = run(chosen, parent, tmp_path)
+    assert loop.progress.ended.startswith(f"the training diverged after step {after + 1}, the best")
+    assert all(torch.isfinite(value).all() for value in loop.network.state_dict().values())
+    assert len(loop.progress.metrics) == 1
+    again = run(chosen, parent, tmp_path)  # ended: nothing is done again
+    assert again.progress.step == loop.progress.step
+    for name, value in loop.best.items():
+        assert torch.equal(value, again.network.state_dict()[name]), name
+
+
+def test_without_validation_nothing_is_kept_of_a_divergence(
+    images: Path, parent: str, tmp_path: Path
+) -> None:
+    schedule = {"epochs": 2, "steps": 3}
+    chosen = settings(images, parts="automatic", validation=0, schedule=schedule)
+    with spoilt(Loop, after=5), pytest.raises(VolsamError, match=r"diverged after step 6"):
+        run(chosen, parent, tmp_path)
+
+
+@contextlib.contextmanager
+def spoilt(loop: type[Loop], after: int) -> Iterator[None]:
+    """Weights are no numbers once so many steps are done and another one is."""
+    update = loop._update
+
+    def broken(self: Loop) -> None:
+        update(self)
+        if self.progress.step >= after:
+            with torch.no_grad():
+                for weight in self.network.parameters():
+                    weight.fill_(torch.nan)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_update", broken)
+        yield
+
+
+def test_what_is_not_needed_is_not_kept(images: Path, parent: str, tmp_path: Path) -> None:
+    """Images are kept for the statistics of an average only."""
+    schedule = {"epochs": 1, "steps": 2}
+    assert not run(settings(images, schedule=schedule), parent, tmp_path / "a")._recent
+    averaged = settings(images, schedule={**schedule, "average": 0.5})
+    assert run(averaged, parent, tmp_path / "b")._recent
+
+
+def test_cpu_time_of_a_part_of_an_epoch_counts(
+    images: Path, parent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("volsam.train.loop.SAVE_EVERY", 0.0)
+    saved: list[float] = []
+    save = Loop._save
+
+    def spy(self: Loop) -> None:
+        saved.append(self.progress.cpu)
+        save(self)
+
+    monkeypatch.setattr(Loop, "_save", spy)
+    run(settings(images, schedule={"epochs": 1, "steps": 3}), parent, tmp_path)
+    assert saved[0] > 0
+    assert saved == sorted(saved)

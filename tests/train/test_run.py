@@ -6,16 +6,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from volsam import __version__
+from volsam.annotate.store import AnnotationStore, Provenance
 from volsam.errors import VolsamError
+from volsam.geometry import Box
 from volsam.models import load_model
 from volsam.models.store import ModelStore
 from volsam.train import run as module
-from volsam.train.run import better, train_model, training_digest
+from volsam.train.promotion import better
+from volsam.train.run import train_model, training_digest
 from volsam.train.settings import Train
+from volsam.train.sources import data_sources
 
 
 def settings(images: Path, **changes: Any) -> Train:
@@ -219,3 +225,85 @@ def test_lora_becomes_ordinary_weights(images: Path, parent: str, tmp_path: Path
     added = load_file(folder / "lora.safetensors")
     assert added
     assert all(name.endswith((".up", ".down")) for name in added)
+
+
+def test_a_decision_by_hand_outlives_a_repeated_training(
+    images: Path, parent: str, tmp_path: Path
+) -> None:
+    store = ModelStore(tmp_path)
+    train(settings(images), tmp_path, parent)
+    train(settings(images, seed=1), tmp_path, parent)
+    store.promote("mine", 1, "better pictures")
+    for seed in (1, 0):
+        found, said = train(settings(images, seed=seed), tmp_path, parent)
+        assert store.find("mine").parent.name == "1"
+        assert found["promoted"] is (seed == 0)
+        why = "better pictures" if seed == 0 else "version 1 was put to use by hand since then"
+        assert why in said[-1]
+    # What is in use stays so whatever the rule is now, and a new version is judged by it.
+    found, _ = train(settings(images, promotion={"when": "never"}), tmp_path, parent)
+    assert found["promoted"]
+    found, said = train(settings(images, seed=2, promotion={"when": "never"}), tmp_path, parent)
+    assert (found["version"], found["promoted"]) == (3, False)
+    assert said[-1].endswith("promotion.when is never; version 1 stays in use")
+    assert train(settings(images, seed=3), tmp_path, parent)[0]["promoted"]
+
+
+def test_failure_before_the_first_step_leaves_nothing(
+    images: Path, parent: str, tmp_path: Path
+) -> None:
+    with pytest.raises(VolsamError, match=r"train\.crop is 4096"):
+        train(settings(images, crop=4096), tmp_path, parent)
+    assert not [*tmp_path.iterdir()]
+    train(settings(images), tmp_path, parent)
+    with pytest.raises(VolsamError, match=r"train\.crop is 4096"):
+        train(settings(images, crop=4096), tmp_path, parent)
+    assert not [*(tmp_path / "mine").glob(".training/*")]
+
+
+def test_the_card_says_what_it_learnt_from_and_how(
+    images: Path, parent: str, tmp_path: Path
+) -> None:
+    chosen = settings(images, licence="CC-BY-4.0", objects=None)
+    train(chosen, tmp_path, parent)
+    described = ModelStore(tmp_path).version("mine", 1).description()
+    (data,) = described["data"]
+    assert data["labels"] == chosen.data[0].labels  # type: ignore[union-attr]
+    assert data["digest"]
+    recipe = described["recipe"]
+    assert {k: recipe[k] for k in ("batch", "objects", "precision", "processes", "volsam")} == {
+        "batch": 1,
+        "objects": 10,
+        "precision": "fp32",
+        "processes": 1,
+        "volsam": __version__,
+    }
+    assert described["licence"] == "CC-BY-4.0"
+    assert described["held_out"]
+    assert "CC-BY-4.0" in (tmp_path / "mine" / "1" / "card.md").read_text()
+    again, said = train(settings(images, objects=None), tmp_path, parent)
+    assert again["version"] == 1  # a licence is no part of a training
+    del said
+
+
+def test_annotations_on_the_card(tmp_path: Path) -> None:
+    store = AnnotationStore(tmp_path)
+    for number, licence in enumerate(("CC0-1.0", "CC0-1.0", "")):
+        image = np.full((1, 16, 16), number, np.uint8)
+        region = Box((number, 0, 0), (number + 1, 16, 16))
+        source = f"{number % 2}.tif"
+        known = Provenance(source=source, region=region, licence=licence, complete=True)
+        store.add(image, np.eye(16, dtype=np.uint8)[None] + image, None, known)
+    (data,) = data_sources(Train(name="mine", data=str(tmp_path)))
+    assert data["licence"] == "CC0-1.0, not stated"
+    assert data["sources"] == ["0.tif", "1.tif"]
+    assert (data["annotations"], data["slices"]) == (3, 3)
+
+
+def test_progress_is_told_while_models_are_compared(
+    images: Path, parent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("volsam.evaluate.progress.PAUSE", 0.0)
+    _, said = train(settings(images), tmp_path, parent)
+    for begin in ("tunes thresholds: predict, 1", "tunes thresholds: search", "compares: predict"):
+        assert any(line.startswith(begin) for line in said), begin

@@ -349,3 +349,21 @@ def test_size_one_axes_may_be_stated_or_left_out(tmp_path: Path, write_ome_zarr)
 )
 def test_units_are_spelled_as_ome_zarr_does(spelled: str, name: str) -> None:
     assert unit_name(spelled) == name
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("count", [3, 4])
+def test_planes_of_colour_may_be_slices(
+    tmp_path: Path, count: int, compression: str | None
+) -> None:
+    """tifffile writes so every stack of 3 or 4 slices, if it is not told otherwise."""
+    image = np.random.default_rng(0).integers(0, 999, (count, 30, 40)).astype(np.uint16)
+    path = tmp_path / "a.tif"
+    with pytest.warns(DeprecationWarning, match="photometric"):
+        tifffile.imwrite(path, image, compression=compression)
+    assert open_volume(path, channel=0).info.channels == count
+    for axes, time in (("zyx", None), ("tyx", 2)):
+        volume = open_volume(path, axes=axes, timepoint=time)
+        assert f"{count} planes of colour samples" in volume.info.warnings[0]
+        expected = image if time is None else image[time][None]
+        assert np.array_equal(volume.read(Box.of(volume.info.shape)), expected)

@@ -2,8 +2,9 @@
 
 Invariants
 ----------
-- Truth is uint32 (z, y, x), 0 where there is no object; the mask is True where nothing is known.
-- What is not labelled is unknown unless the user said that it is background.
+- Truth is uint32 (z, y, x), 0 where there is no object; the mask is uint8, 0 where the truth is known.
+- What is not labelled is unknown unless the user said that it is background: `UNLABELLED` in the mask.
+  Objects beside it are whole, those beside what the user said to be `UNKNOWN` may be cut.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from volsam.errors import VolsamError
 
 Array = NDArray[Any]
+UNLABELLED, UNKNOWN = 1, 2
 _LARGEST = np.iinfo(np.uint32).max
 
 
@@ -37,8 +39,8 @@ class Meaning:
     ignore_label: int | None = None
     background_label: int | None = None
 
-    def split(self, labels: Array, where: str) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
-        """Truth and the mask of the unknown.
+    def split(self, labels: Array, where: str) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
+        """Truth and the mask of what is not known.
 
         Parameters
         ----------
@@ -61,7 +63,12 @@ class Meaning:
         special = [v for v in (self.ignore_label, self.background_label) if v is not None]
         objects = np.where(np.isin(labels, special), 0, labels) if special else labels
         truth = whole_numbers(objects, where)
-        return truth, ignored | ((truth == 0) & ~background)
+        return truth, mask_of(ignored, (truth == 0) & ~background)
+
+
+def mask_of(unknown: NDArray[np.bool_], unlabelled: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The mask of a crop: what was said to be unknown, and what only has no label."""
+    return np.where(unknown, UNKNOWN, np.where(unlabelled, UNLABELLED, 0)).astype(np.uint8)
 
 
 def whole_numbers(labels: Array, where: str) -> NDArray[np.uint32]:

@@ -46,10 +46,14 @@ class Provenance(BaseModel):
         Voxels of the source, zyx, half-open; None is the whole of it.
     tool, author, date : str
         What and who made the labels, and when (ISO 8601).
+    licence : str
+        Of image and labels, for the cards of models that learn from them.
     limits : (float, float) or None
         Intensities of the source that become 0 and 1. The store fills in those of the crop.
     limits_of : {"source", "crop"}
         What the limits were found in.
+    extremes : (float, float) or None
+        Least and greatest intensity of the source, where they are known.
     voxel_size : (z, y, x) or None
         In `unit`.
     axes : str
@@ -71,8 +75,10 @@ class Provenance(BaseModel):
     tool: str = ""
     author: str = ""
     date: str = ""
+    licence: str = ""
     limits: tuple[float, float] | None = None
     limits_of: Literal["source", "crop"] = "source"
+    extremes: tuple[float, float] | None = None
     voxel_size: Size | None = None
     unit: str = DEFAULT_UNIT
     axes: Literal["zyx"] = "zyx"

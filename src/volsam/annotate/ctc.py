@@ -59,9 +59,10 @@ def _read_mask(mask: Path, image: Path, slice_: str | None, settings: Settings) 
             f"The truth of {image.parent} belongs to whole images; leave out --region and --image."
         )
     region = Region(z=[int(slice_), int(slice_) + 1]) if slice_ else None
-    own = replace(settings, reading={"axes": "zyx", **settings.reading}, region=region)
+    said = {key: value for key, value in settings.reading.items() if value is not None}
+    own = replace(settings, reading={"axes": "zyx", **said}, region=region)
     picture = FilePicture(open_volume(image, **own.reading), own)
-    volume = open_labels(mask)
+    volume = open_labels(mask, depth=picture.box.shape[0])
     check_shape(volume.info.shape, picture.box.shape, str(mask))
     truth, ignore = settings.meaning.split(volume.read(Box.of(volume.info.shape)), str(mask))
     pixels, provenance = picture.read()

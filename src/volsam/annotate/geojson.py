@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.draw import polygon
 
+from volsam.annotate.checks import mask_of
 from volsam.annotate.pictures import Crop, Settings, picture_of, signed
 from volsam.errors import VolsamError
 from volsam.geometry import Box
@@ -57,6 +58,12 @@ class Shape:
         """Whether it is an area in which everything is labelled."""
         return self.class_ == "Region*"
 
+    def touches(self, shape: Sequence[int]) -> bool:
+        """Whether its bounding box overlaps an image of a shape (z, y, x)."""
+        corners = np.concatenate([outline for outline, *_ in self.rings])
+        inside = (corners.min(axis=0) < shape[:0:-1]) & (corners.max(axis=0) > 0)
+        return self.z < shape[0] and bool(inside.all())
+
 
 def read_geojson(path: Path, settings: Settings) -> Crop:
     """Labels drawn in QuPath on the image of the settings."""
@@ -69,9 +76,16 @@ def read_geojson(path: Path, settings: Settings) -> Crop:
     shapes, skipped = read_shapes(path)
     timepoint = settings.reading.get("timepoint") or 0
     shapes = [shape for shape in shapes if shape.t == timepoint]
+    outside = _check_inside(shapes, picture.shape, path)
     labels, unknown, known, hidden = rasterise(shapes, picture.box)
-    ignore = unknown if settings.meaning.complete else unknown | ((labels == 0) & ~known)
+    complete = np.full(labels.shape, settings.meaning.complete)
+    ignore = mask_of(unknown, (labels == 0) & ~known & ~complete)
     warnings = []
+    if outside:
+        warnings.append(
+            f"{outside} objects of {path} lie outside of the image and are left out; check that they "
+            "were drawn on it, at full resolution."
+        )
     if skipped:
         warnings.append(f"{skipped} objects of {path} are no polygons and are left out.")
     if hidden:
@@ -102,6 +116,19 @@ def read_shapes(path: Path) -> tuple[list[Shape], int]:
             "export it from QuPath again."
         ) from None
     return shapes, len(features) - len(shapes)
+
+
+def _check_inside(shapes: Sequence[Shape], shape: Sequence[int], path: Path) -> int:
+    """Number of objects that lie beyond the image; refused where none lies within."""
+    objects = [one for one in shapes if one.is_object]
+    outside = sum(not one.touches(shape) for one in objects)
+    if objects and outside == len(objects):
+        height, width = shape[1:]
+        raise VolsamError(
+            f"All {outside} objects of {path} lie outside of the image of {shape[0]} slices of {height} "
+            f"x {width} pixels; give the image they were drawn on, at full resolution."
+        )
+    return outside
 
 
 def rasterise(

@@ -49,6 +49,8 @@ class Settings:
         Intensities that become 0 and 1; found in the image if not stated.
     tool, author : str
         What and who made the labels; the tool by the kind of source if not stated.
+    licence : str
+        Of image and labels.
     silver : bool
         Take the silver instead of the gold truth of a Cell Tracking Challenge folder.
     """
@@ -62,6 +64,7 @@ class Settings:
     limits: tuple[float, float] | None = None
     tool: str = ""
     author: str = ""
+    licence: str = ""
     silver: bool = False
 
 
@@ -73,7 +76,8 @@ class Crop:
     ----------
     image : (z, y, x) array
     labels : uint32 (z, y, x)
-    ignore : bool (z, y, x)
+    ignore : uint8 (z, y, x)
+        0 where the labels are known, else `checks.UNLABELLED` or `checks.UNKNOWN`.
     provenance : Provenance
     warnings : tuple of str
         One sentence each.
@@ -81,7 +85,7 @@ class Crop:
 
     image: Array
     labels: NDArray[np.uint32]
-    ignore: NDArray[np.bool_]
+    ignore: NDArray[np.uint8]
     provenance: Provenance
     warnings: tuple[str, ...] = ()
 
@@ -109,6 +113,7 @@ def signed(provenance: Provenance, settings: Settings, tool: str) -> Provenance:
     update: dict[str, Any] = {
         "tool": settings.tool or tool,
         "author": settings.author,
+        "licence": settings.licence or provenance.licence,
         "complete": settings.meaning.complete,
         "date": "",
     }
@@ -213,21 +218,36 @@ def region_box(region: Region | None, shape: tuple[int, int, int], where: str) -
     return box
 
 
-def open_labels(path: Path, key: str | None = None, axes: str | None = None) -> Volume:
-    """Open a label image; three axes without a name are z, y, x, for labels have no channels."""
+def open_labels(
+    path: str | Path,
+    key: str | None = None,
+    axes: str | None = None,
+    *,
+    depth: int = 1,
+    timepoint: int | None = None,
+) -> Volume:
+    """Open a label image; three axes without a name are z, y, x, for labels have no channels.
+
+    `depth` is the number of slices that are expected: 3 or 4 slices are often saved as colours.
+    """
     try:
-        return open_volume(path, key=key, axes=axes)
+        volume = open_volume(path, key=key, axes=axes, timepoint=timepoint)
     except VolsamError:
-        if axes is not None:
-            raise
-        try:
-            volume = open_volume(path, key=key, axes="zyx")
-        except VolsamError:
-            volume = None
+        slices = None if axes else _as_slices(path, key)
         # A warning says that the file names its axes otherwise.
-        if volume is None or volume.info.warnings:
+        if slices is None or slices.info.warnings:
             raise
-        return volume
+        return slices
+    if axes is None and 1 < volume.info.channels == depth:
+        return _as_slices(path, key) or volume
+    return volume
+
+
+def _as_slices(path: str | Path, key: str | None) -> Volume | None:
+    try:
+        return open_volume(path, key=key, axes="zyx")
+    except VolsamError:
+        return None
 
 
 def run_of(path: Path) -> FinishedRun | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from volsam.geometry import Box
 from volsam.paths import SamplePaths
 from volsam.stages.runplan import RunPlan
 from volsam.volume.labels import open_level
+from volsam.volume.normalise import estimate
 from volsam.volume.source import Volume, open_volume
 
 
@@ -37,6 +39,8 @@ class FinishedRun:
         The image as the user named it, absolute.
     reading : dict
         Key, level, channel and time point of the image, as far as they were said.
+    normalise : dict
+        The section `normalise` of the configuration.
     store, name : Path, str
         OME-Zarr of the labels and their name in it.
     """
@@ -45,6 +49,7 @@ class FinishedRun:
     plan: RunPlan
     source: str
     reading: dict[str, Any]
+    normalise: dict[str, Any]
     store: Path
     name: str
 
@@ -69,6 +74,7 @@ class FinishedRun:
                 plan=RunPlan.from_json(plan["outputs"]["plan"]),
                 source=str(Path(settings["sample.image"]).resolve()),
                 reading=said({k.removeprefix("sample."): v for k, v in settings.items()}),
+                normalise=settings["normalise"],
                 store=Path(label["outputs"]["store"]),
                 name=Path(label["outputs"]["labels"]).name,
             )
@@ -98,20 +104,39 @@ class FinishedRun:
             reading=self.reading,
             region=box,
             limits=self.limits(box),
+            extremes=self.extremes(box),
             voxel_size=self.plan.voxel_size,
             unit=self.plan.unit,
         )
 
     def limits(self, box: Box) -> tuple[float, float]:
-        """Intensities that the run took as 0 and 1 there; of several slices the mean."""
-        low, high = (
-            values[box.start[0] : box.stop[0]] if len(values) > 1 else values
-            for values in (
-                self.plan.normalisation["low"],
-                self.plan.normalisation["high"],
-            )
-        )
-        return float(np.mean(low)), float(np.mean(high))
+        """Intensities that a model trained on the crop will take as 0 and 1; of several slices the mean.
+
+        Those of the run, unless it took others only because its model asks for them: models trained
+        here are given percentiles.
+        """
+        return _mean(self._limits, box)
+
+    def extremes(self, box: Box) -> tuple[float, float] | None:
+        """Least and greatest intensity, if the run found them."""
+        used = self.plan.normalisation
+        return _mean(used, box) if used["method"] == "minmax" else None
+
+    @cached_property
+    def _limits(self) -> dict[str, Any]:
+        used = self.plan.normalisation
+        if used["method"] == "percentile" or self.normalise["method"] != "auto":
+            return used
+        percentiles = {**self.normalise, "method": "percentile"}
+        return estimate(self.volume(), **percentiles).to_json()
+
+
+def _mean(normalisation: Mapping[str, Any], box: Box) -> tuple[float, float]:
+    low, high = (
+        values[box.start[0] : box.stop[0]] if len(values) > 1 else values
+        for values in (normalisation["low"], normalisation["high"])
+    )
+    return float(np.mean(low)), float(np.mean(high))
 
 
 def said(reading: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volsam.annotate import ctc, geojson
-from volsam.annotate.checks import as_volume, check_shape
+from volsam.annotate.checks import UNLABELLED, as_volume, check_shape
 from volsam.annotate.crops import (
     content_digest,
     crop_kind,
@@ -87,7 +87,8 @@ def read_crop(path: Path, settings: Settings) -> Crop:
     known = read_provenance(path)
     provenance = signed(known, settings, "napari")
     if edited and not settings.meaning.complete:
-        ignore &= read_labels(path, "ignore") != 0
+        # What was known stays so where nothing was painted.
+        ignore = np.where(ignore == UNLABELLED, read_labels(path, "ignore"), ignore)
         provenance = provenance.model_copy(update={"complete": known.complete})
     return Crop(image, truth, ignore, provenance, _untouched(path, labels))
 
@@ -127,7 +128,10 @@ def label_part(path: Path, settings: Settings, picture: Picture) -> tuple[Array,
             return np.array(array), ()
         check_shape(array.shape, picture.shape, str(path))
         return np.array(array[box.slices]), ()
-    volume = open_labels(path, settings.label_key, settings.label_axes)
+    key, axes = settings.label_key, settings.label_axes
+    volume = open_labels(path, key, axes, depth=box.shape[0])
+    if volume.info.channels > 1:
+        volume = open_labels(path, key, axes, depth=picture.shape[0])
     if volume.info.channels > 1:
         raise VolsamError(
             f"{path} has {volume.info.channels} channels; labels have one, save the label layer "

@@ -3,8 +3,8 @@
 Layout
 ------
 ``<root>/<id>.ome.zarr``
-    The image crop, ``labels/truth`` (uint32) and ``labels/ignore`` (uint8, 1 is unknown: not to be
-    learnt from), and the provenance as attribute ``volsam.annotation``.
+    The image crop, ``labels/truth`` (uint32), ``labels/ignore`` (uint8: 0 known, 1 not labelled, 2 said
+    to be unknown), and the provenance as attribute ``volsam.annotation``.
 
 Invariants
 ----------
@@ -31,7 +31,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volsam import __version__
-from volsam.annotate.checks import as_volume, check_objects, check_shape, whole_numbers
+from volsam.annotate.checks import (
+    UNKNOWN,
+    UNLABELLED,
+    as_volume,
+    check_objects,
+    check_shape,
+    whole_numbers,
+)
 from volsam.annotate.crops import (
     SUFFIX,
     Provenance,
@@ -87,6 +94,11 @@ class Annotation:
         """Where nothing is known, bool (z, y, x)."""
         return read_labels(self.path, "ignore") != 0
 
+    def unlabelled(self) -> NDArray[np.bool_]:
+        """Where nothing is known only because labels are sparse; objects beside it are whole."""
+        mask = read_labels(self.path, "ignore")
+        return (mask == UNLABELLED) & (self.labels() == 0) & (not self.provenance.complete)
+
 
 class AnnotationStore:
     """A folder of annotations, in the order of their ids.
@@ -140,9 +152,9 @@ class AnnotationStore:
             Intensities of one channel.
         labels : whole numbers, same shape
             Objects.
-        ignore : bool, same shape, or None
-            Where nothing is known; None is the unlabelled voxels, unless the provenance says that
-            the labels are complete.
+        ignore : bool or uint8, same shape, or None
+            Where nothing is known, or `checks.UNLABELLED` and `checks.UNKNOWN` there; None is the
+            unlabelled voxels, unless the provenance says that the labels are complete.
         provenance : Provenance
             Content digest, shape and number of objects are filled in, and limits where unknown.
         replace : bool
@@ -160,10 +172,10 @@ class AnnotationStore:
         truth = whole_numbers(as_volume(np.asarray(labels), where), where)
         check_shape(truth.shape, image.shape, where)
         if ignore is None:
-            unknown = np.full(truth.shape, not provenance.complete) & (truth == 0)
+            mask = (np.full(truth.shape, not provenance.complete) & (truth == 0)).astype(np.uint8)
         else:
-            unknown = as_volume(np.asarray(ignore), where).astype(np.bool_)
-            check_shape(unknown.shape, image.shape, where)
+            mask = as_volume(np.asarray(ignore), where).astype(np.uint8)
+            check_shape(mask.shape, image.shape, where)
         if image.dtype.kind not in "uif":
             raise VolsamError(f"{where} holds {image.dtype}; images hold numbers.")
         if provenance.region is not None and provenance.region.shape != image.shape:
@@ -174,9 +186,12 @@ class AnnotationStore:
         check_finite(image, path=where)
         z, y, x = image.shape
         filled: dict[str, Any] = {
-            "objects": check_objects(truth, unknown, where),
+            "objects": check_objects(truth, mask != 0, where),
             "shape": (z, y, x),
-            "digest": content_digest(image, truth, unknown),
+            # As bool where it says no more, so that ids stay those of before there were two kinds.
+            "digest": content_digest(
+                image, truth, mask if (mask == UNKNOWN).any() else mask.astype(np.bool_)
+            ),
             "date": provenance.date or datetime.now().astimezone().isoformat(timespec="seconds"),
         }
         if provenance.limits is None:
@@ -187,13 +202,13 @@ class AnnotationStore:
             self.root.mkdir(parents=True, exist_ok=True)
         with lease(self.root / ".lease.json", "adding annotations", wait=_WAIT):
             self._sweep()
-            return self._add(image, truth, unknown, provenance, replace)
+            return self._add(image, truth, mask, provenance, replace)
 
     def _add(
         self,
         image: NDArray[Any],
         truth: NDArray[np.uint32],
-        unknown: NDArray[np.bool_],
+        mask: NDArray[np.uint8],
         provenance: Provenance,
         replace: bool,
     ) -> Annotation:
@@ -214,7 +229,7 @@ class AnnotationStore:
         if path.exists():  # the same voxels: only what is said of them may differ
             _renew(path, provenance)
         else:
-            groups: dict[str, NDArray[Any]] = {"truth": truth, "ignore": unknown.astype(np.uint8)}
+            groups: dict[str, NDArray[Any]] = {"truth": truth, "ignore": mask}
             write_crop(path, image, groups, "annotation", provenance)
         with writing(self.root):
             for old in known:

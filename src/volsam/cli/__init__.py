@@ -21,11 +21,12 @@ def main() -> None:
     try:
         app()
     except (VolsamError, OSError, MemoryError) as error:
-        print(f"error: {_sentence(error)}", file=sys.stderr)
+        print(f"error: {sentence(error)}", file=sys.stderr)
         sys.exit(1)
 
 
-def _sentence(error: BaseException) -> str:
+def sentence(error: BaseException) -> str:
+    """What a user is told of an error that is not a fault of ours."""
     if isinstance(error, MemoryError):
         return "Memory ran out; lower compute.batch, compute.block_tiles or tiles.size."
     if isinstance(error, OSError):

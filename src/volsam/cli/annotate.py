@@ -73,6 +73,9 @@ def add(
         str, typer.Option(help="Made with, e.g. micro-sam; by default from the kind of labels.")
     ] = "",
     author: Annotated[str, typer.Option(help="Made by; you by default.")] = "",
+    licence: Annotated[
+        str, typer.Option(help="Licence of image and labels, for the cards of models.")
+    ] = "",
 ) -> None:
     """Add corrected labels to the annotations."""
     from volsam.annotate.checks import Meaning
@@ -98,6 +101,7 @@ def add(
         limits=_limits(limits),
         tool=tool,
         author=author or _user(),
+        licence=licence,
         silver=silver,
     )
     annotations = AnnotationStore(store)

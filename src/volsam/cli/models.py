@@ -39,6 +39,10 @@ def show(name: NameArgument, version: VersionOption = None, root: RootOption = R
     from volsam.models.card import card_text
 
     store = _store(root)
+    versions = store.versions(name)
+    if version is None and versions and not store.history(name):
+        version = versions[-1].number
+        print(f"No version of {name} is in use; this is the newest, choose by --version.\n")
     print(card_text(_version(store, name, version).description()))
     for entry in store.history(name):
         print(f"promoted {entry.get('when')}: version {entry['version']}, {entry.get('why')}")
@@ -72,6 +76,9 @@ def export_model(
     image: Annotated[
         Path | None, typer.Option(help="Image to test and show the package with.")
     ] = None,
+    channel: Annotated[
+        str | None, typer.Option(help="Channel of the image, by name or number.")
+    ] = None,
     root: RootOption = ROOT,
 ) -> None:
     """Write a model for other programs."""
@@ -87,7 +94,7 @@ def export_model(
         return
     from volsam.exchange.bioimageio import export_package, has_validator, validate_package
 
-    picture = None if image is None else _middle(image)
+    picture = None if image is None else _middle(image, channel)
     export_package(path, output, authors=author or (), licence=licence, image=picture)
     print(output)
     if has_validator():
@@ -122,8 +129,13 @@ def _store(root: Path) -> Any:
 def _version(store: Any, name: str, number: int | None) -> Any:
     if number is not None:
         return store.version(name, number)
-    store.find(name)  # says what there is if nothing is promoted
-    return store.promoted(name)
+    if numbers := [str(found.number) for found in store.versions(name)]:
+        if found := store.promoted(name):
+            return found
+        raise VolsamError(
+            f"No version of model {name} is in use, so state one: --version {', '.join(numbers)}."
+        )
+    store.find(name)  # says what there is
 
 
 def _description(root: Path, name: str, number: int | None) -> Path:
@@ -142,12 +154,12 @@ def _summary(description: dict[str, Any]) -> str:
     return ", ".join([*facts, description.get("licence") or "no licence", *told[:4]])
 
 
-def _middle(path: Path) -> Any:
-    """The middle slice of an image."""
+def _middle(path: Path, channel: str | None) -> Any:
+    """The middle slice of a channel of an image, which must be named if there are several."""
     from volsam.geometry import Box
     from volsam.volume.source import open_volume
 
-    volume = open_volume(path)
+    volume = open_volume(path, channel=channel)
     depth, height, width = volume.info.shape
     if not depth * height * width:
         raise VolsamError(f"{path} is empty; give another image.")

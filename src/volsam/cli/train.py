@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import sys
 import time
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+from volsam.cli import sentence
 from volsam.config import Config
 from volsam.errors import VolsamError
 from volsam.paths import write_json
+from volsam.train.settings import Train
 
 
 def train(config: Config, marker: Path | None, threads: int, devices: int) -> None:
@@ -29,8 +35,15 @@ def train(config: Config, marker: Path | None, threads: int, devices: int) -> No
     settings = config.train
     if settings is None:
         raise VolsamError("The configuration has no section train; say there what to train.")
-    if "WORLD_SIZE" not in os.environ:
-        _start_all(devices)
+    if "WORLD_SIZE" not in os.environ and (processes := _processes(devices)) > 1:
+        _start_all(processes)
+        return
+    with _told_once():
+        _train(config, settings, marker, threads)
+
+
+def _train(config: Config, settings: Train, marker: Path | None, threads: int) -> None:
+    """Train as one process."""
     from volsam.annotate.store import AnnotationStore
     from volsam.models.names import resolve
 
@@ -63,16 +76,63 @@ def train(config: Config, marker: Path | None, threads: int, devices: int) -> No
         write_json(marker, outcome)
 
 
-def _start_all(devices: int) -> None:
-    """Replace this process by torchrun if several devices are to be used."""
-    if devices != 1:
-        import torch
+def _processes(devices: int) -> int:
+    """How many processes train: as many as there are GPUs, if 0 are asked for."""
+    if devices == 1:
+        return 1
+    import torch
 
-        gpus = torch.cuda.device_count()
-        if gpus and devices > gpus:
-            raise VolsamError(f"There are {gpus} GPUs and --devices is {devices}; lower it.")
-        devices = devices or max(1, gpus)
-    if devices > 1:
-        runner = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(devices)]
-        local = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "volsam"]
-        os.execv(sys.executable, [*runner, *local, *sys.argv[1:]])
+    gpus = torch.cuda.device_count()
+    if gpus and devices > gpus:
+        raise VolsamError(f"There are {gpus} GPUs and --devices is {devices}; lower it.")
+    return devices or max(1, gpus)
+
+
+def _start_all(processes: int) -> None:
+    """Run this command in several processes, as torchrun does.
+
+    Raises
+    ------
+    VolsamError
+        If one fails: what it left as its error, once.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    local = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
+    logging.disable(logging.ERROR)  # the launcher's own words on a failure
+    try:
+        elastic_launch(local, sys.executable)("-m", "volsam", *sys.argv[1:])
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.error_file_data.get("told"):
+            raise VolsamError(str(failure.message)) from None
+        raise VolsamError(
+            f"Process {rank} of the training failed with exit code {failure.exitcode}; see what it said "
+            "above, and type the same command to go on."
+        ) from None
+    except SignalException as error:
+        sys.exit(128 + int(error.sigval))
+
+
+@contextlib.contextmanager
+def _told_once() -> Iterator[None]:
+    """Leave an error of one of several processes to the one that started them, which tells it."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    try:
+        yield
+    except (VolsamError, OSError, MemoryError) as error:
+        if file is None:
+            raise
+        left = {"message": sentence(error), "timestamp": int(time.time()), "told": True}
+        write_json(Path(file), left)
+        sys.exit(1)

@@ -1,4 +1,4 @@
-"""`volsam view`: image and labels in napari, lazily, in physical units."""
+"""`volsam view`: image, labels and tracks in napari, lazily, in physical units."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from volsam.errors import VolsamError
 
 def layers(folder: Path) -> list[tuple[Any, dict[str, Any], str]]:
     """Layers as napari's OME-Zarr reader makes them: the image, then the labels over it.
+
+    Of a tracked sequence the labels are those of the tracks, and the tracks lie over them.
 
     Parameters
     ----------
@@ -36,10 +38,14 @@ def layers(folder: Path) -> list[tuple[Any, dict[str, Any], str]]:
     # What the network saw as black and white; the type's whole range would show microscopy as black.
     limits = outputs["plan"]["plan"]["normalisation"]
     contrast = [min(limits["low"]), max(limits["high"])]
+    labels = Path(outputs["label"]["store"]) / outputs["label"]["labels"]
+    tracked = (folder / ".volsam" / "export.json").is_file()
+    if tracked:
+        labels = labels.with_name("tracks")
     found = []
     for kind, path in (
         ("image", Path(outputs["ingest"]["image"]["path"])),
-        ("labels", Path(outputs["label"]["store"]) / outputs["label"]["labels"]),
+        ("labels", labels),
     ):
         reader = napari_get_reader(str(path))
         for data, options, shown_as in reader(str(path)) if reader else []:
@@ -50,7 +56,27 @@ def layers(folder: Path) -> list[tuple[Any, dict[str, Any], str]]:
                     channels = data[0].shape[options["channel_axis"]] if several else 0
                     options["contrast_limits"] = [contrast] * channels if several else contrast
                 found.append((data, options, shown_as))
+    if tracked:
+        found.append(_tracks(folder, outputs["plan"]["plan"]))
     return found
+
+
+def _tracks(folder: Path, plan: dict[str, Any]) -> tuple[Any, dict[str, Any], str]:
+    """Tracks of the lineage with their divisions, where the reader puts the image."""
+    from volsam.exchange.tracks_table import tracks_layer
+    from volsam.track.tables import read_lineage
+
+    data, graph = tracks_layer(read_lineage(folder / "lineage.parquet"))
+    dimensions = data.shape[1] - 1
+    options = {
+        "graph": graph,
+        "name": "tracks",
+        "scale": (plan["interval"] or 1.0, *[1.0] * (dimensions - 1)),
+        "translate": (0.0, *plan["translation"][4 - dimensions :]),
+        "tail_length": 10,
+        "head_length": 0,
+    }
+    return data, options, "tracks"
 
 
 def open_viewer(folder: Path, screenshot: Path | None) -> None:

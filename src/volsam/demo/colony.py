@@ -87,8 +87,8 @@ NUCLEI = Culture(
 class _Cell:
     """A cell in one frame.
 
-    `track` is its number, `due` its age at division, `size` its size by that of others of its age, `newborn`
-    and `dividing` how far it is condensed then: a frame meets mitosis sooner or later.
+    `track` is its number, `due` its age at division, `size` its size by that of others of its age,
+    `newborn` and `dividing` how far it is condensed then: a frame meets mitosis sooner or later.
     """
 
     track: int

@@ -19,7 +19,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from typing import Any, Protocol
@@ -126,15 +126,15 @@ def simulate(
     (n, h, w) bool tensor
     """
     height, width = truth.shape[-2:]
-    prompts = _in_network(start_prompts(truth, setting.start, rng, distortion), scale)
+    prompts = start_prompts(truth, setting.start, rng, distortion)
     for done in range(rounds + 1):
-        logits, quality = predict(prompts, done == 0 and setting.start == "point")
+        logits, quality = predict(prompts.scaled(scale), done == 0 and setting.start == "point")
         logits = best(logits, quality)
         masks = upscale(logits, image_size, (height, width), scale)[:, 0] > 0
         yield masks
         if done < rounds:
             points, labels = correction_points(truth, masks, rng, ignore)
-            prompts = prompts.with_points(_scaled(points, scale), labels)
+            prompts = prompts.with_points(points, labels)
             prompts = prompts.with_masks(logits if setting.with_mask else None)
 
 
@@ -249,18 +249,6 @@ class _Canvas:
             self._area[done, number] = y.size
             front = y.size < self._area[done, view[y, x]]
             view[y[front], x[front]] = number
-
-
-def _in_network(prompts: Prompts, scale: float) -> Prompts:
-    if prompts.boxes is not None:
-        return replace(prompts, boxes=prompts.boxes * scale)
-    assert prompts.points is not None
-    return replace(prompts, points=_scaled(prompts.points, scale))
-
-
-def _scaled(points: Tensor, scale: float) -> Tensor:
-    """Pixel numbers in the image to those in the network's input: centres go to centres."""
-    return (points + 0.5) * scale - 0.5
 
 
 def _iou(masks: Tensor, truth: Tensor) -> NDArray[np.float64]:

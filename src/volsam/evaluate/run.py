@@ -30,6 +30,7 @@ from volsam.blocks.lease import lease
 from volsam.config import Config
 from volsam.dependence import evaluate_config
 from volsam.errors import VolsamError
+from volsam.evaluate.progress import Told
 from volsam.evaluate.report import write_report
 from volsam.evaluate.settings import HELD_OUT
 from volsam.evaluate.suite import Method, Pair, as_trained, evaluate_model
@@ -45,7 +46,6 @@ from volsam.volume.fingerprint import fingerprint
 Say = Callable[[str], None]
 AMG = " (AMG)"
 _AUTOMATIC = {"auto": ("auto",), "amg": ("amg",), "both": ("auto", "amg")}
-_PAUSE = 5.0  # seconds between two lines of progress
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,8 @@ def evaluate_models(
             "models": {},
         }
         for candidate in models:
-            found = _evaluate(config, candidate, images, tuning, paths.work, say)
+            gaps = _learnt(candidate, images) if settings.data == HELD_OUT else []
+            found = _evaluate(config, candidate, images, tuning, gaps, paths.work, say)
             scores["models"].update(found)
         write_json(paths.scores, scores)
         write_report(paths.folder, scores)
@@ -175,6 +176,21 @@ def gather_images(config: Config) -> tuple[list[Pair], list[Pair]]:
     return as_pairs(images), as_pairs(tuning)
 
 
+def _learnt(candidate: Candidate, images: Sequence[Pair]) -> list[str]:
+    """A warning of a model whose training held out others than the images that are scored."""
+    path = Path(candidate.spec)
+    known = json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else {}
+    if not known.get("training"):
+        return []
+    others = {pair.name for pair in images} - set(known.get("held_out") or ())
+    if not others:
+        return []
+    return [
+        f"Model {candidate.name} may have learnt from {len(others)} of the {len(images)} images, which "
+        "its own training did not hold out; train it anew, or score on other images."
+    ]
+
+
 def _slices(data: Any) -> list[Example]:
     """Slices of which something is known; one without objects counts, for what is found there."""
     return [e for _, group in read(data) for e in group if (e.labels >= 0).any()]
@@ -185,6 +201,7 @@ def _evaluate(
     candidate: Candidate,
     images: Sequence[Pair],
     tuning: Sequence[Pair],
+    gaps: Sequence[str],
     work: Path,
     say: Say,
 ) -> dict[str, dict[str, Any]]:
@@ -208,7 +225,7 @@ def _evaluate(
         "version": __version__,
         "place": [compute.device, compute.precision],
     }
-    heard = _Progress(candidate.name, say)
+    heard = Told(candidate.name, say)
 
     def score(**asked: Any) -> dict[str, Any]:
         return evaluate_model(
@@ -256,7 +273,7 @@ def _evaluate(
         result, seconds = _known(work, key, partial(automatic, choice))
         if not result:
             continue
-        result |= {"path": candidate.spec, "seconds": {"automatic": seconds}, "gaps": []}
+        result |= {"path": candidate.spec, "seconds": {"automatic": seconds}, "gaps": [*gaps]}
         if not settings.neurites:
             del result["neurites"]
         results[candidate.name + (AMG if result["automatic"]["method"] == "amg" else "")] = result
@@ -331,15 +348,3 @@ def _contents(images: Sequence[Pair]) -> str:
 
 def _digest(data: Any) -> str:
     return xxhash.xxh128(json.dumps(data, sort_keys=True).encode()).hexdigest()
-
-
-class _Progress:
-    """Says how far a model is, at most every few seconds."""
-
-    def __init__(self, name: str, say: Say) -> None:
-        self._name, self._say, self._said = name, say, time.monotonic()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if time.monotonic() - self._said > _PAUSE:
-            self._said = time.monotonic()
-            self._say(f"{self._name}: {what}, {done} of {total}")

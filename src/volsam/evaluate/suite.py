@@ -63,12 +63,15 @@ class Pair:
         Objects, 0 is background.
     ignore : (h, w) bool array or None
         Pixels without truth.
+    extremes : (float, float) or None
+        Least and greatest intensity of the volume that the image is a part of, None if it is whole.
     """
 
     name: str
     image: NDArray[np.float32]
     labels: NDArray[Any]
     ignore: NDArray[np.bool_] | None = None
+    extremes: tuple[float, float] | None = None
 
     @property
     def known(self) -> NDArray[np.bool_] | None:
@@ -82,7 +85,7 @@ def as_trained(images: Sequence[Pair], model: Model) -> list[Pair]:
         return list(images)
     stretched = []
     for pair in images:
-        low, high = float(pair.image.min()), float(pair.image.max())
+        low, high = pair.extremes or (float(pair.image.min()), float(pair.image.max()))
         image = (pair.image - np.float32(low)) / np.float32(max(high - low, 1e-6))
         stretched.append(replace(pair, image=image))
     return stretched

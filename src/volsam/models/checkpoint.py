@@ -164,7 +164,8 @@ def _read(path: Path, allow_pickle: bool) -> Mapping[str, Any]:
                 "load it with volsam.models.load_model(…, allow_pickle=True)."
             ) from None
         raise VolsamError(
-            f"{path} is no checkpoint or is damaged ({_first_line(error)}); get the file again."
+            f"{path} is no checkpoint or is damaged ({type(error).__name__}); name a file of weights, "
+            "or get it again."
         ) from None
     if not isinstance(content, Mapping):
         raise VolsamError(
@@ -212,11 +213,6 @@ def _tensors(state: Mapping[str, Any], path: Path) -> State:
                 f"{key} of {path} is a {type(value).__name__} and no weight; get the file again."
             )
     return dict(state)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:120]}".rstrip(". :")
 
 
 class _Missing:

@@ -29,7 +29,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import xxhash
 from pydantic import TypeAdapter, ValidationError
@@ -225,7 +225,13 @@ class ModelStore:
         return found
 
     def promote(
-        self, name: str, version: int, reason: str, scores: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        version: int,
+        reason: str,
+        scores: Mapping[str, Any] | None = None,
+        *,
+        by: Literal["hand", "training"] = "hand",
     ) -> Version:
         """Put a version to use.
 
@@ -239,12 +245,15 @@ class ModelStore:
             Why, for the record.
         scores : mapping, optional
             Scores of the ``model`` and of its ``parent``; those of its description by default.
+        by : {"hand", "training"}
+            Who decides.
         """
         found = self.version(name, version)
         if scores is None:
             metrics = found.description().get("metrics") or {}
             scores = {"model": metrics.get("after"), "parent": metrics.get("before")}
-        entry = {"version": version, "hash": found.hash, "why": reason, "scores": dict(scores)}
+        entry = {"version": version, "hash": found.hash, "why": reason, "by": by}
+        entry["scores"] = dict(scores)
         entries = self._entries(name)
         if entries and {k: v for k, v in entries[-1].items() if k != "when"} == entry:
             return found  # said before: a repeated run must not change the file
@@ -252,7 +261,7 @@ class ModelStore:
         return found
 
     def history(self, name: str) -> list[dict[str, Any]]:
-        """Promotions, oldest first: version, hash, scores, when, why."""
+        """Promotions, oldest first: version, hash, scores, when, why, by."""
         return self._entries(check_name(name))
 
     def find(self, name: str) -> Path:

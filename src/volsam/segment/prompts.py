@@ -44,6 +44,17 @@ class Prompts:
             labels = torch.cat([self.labels, labels], dim=1)
         return replace(self, points=points, labels=labels)
 
+    def scaled(self, scale: float) -> Prompts:
+        """The same in an input of `scale` times as many pixels.
+
+        Points name pixels, whose centres go to centres; boxes are borders of pixels.
+        """
+        return replace(
+            self,
+            points=None if self.points is None else (self.points + 0.5) * scale - 0.5,
+            boxes=None if self.boxes is None else self.boxes * scale,
+        )
+
     def with_masks(self, masks: Tensor | None) -> Prompts:
         """The same with other mask prompts, or none."""
         return replace(self, masks=masks)

@@ -197,7 +197,11 @@ def reserve(
     labels = np.where(np.isin(example.labels, inside[inside > 0]), UNKNOWN, rest.labels)
     labels[box] = UNKNOWN
     name = f"{example.name}[{box[0].start}:{box[0].stop},{box[1].start}:{box[1].stop}]"
-    cut = replace(example, name=name, image=example.image[box], labels=example.labels[box])
+    place = example.place
+    if place:
+        place = replace(place, y=place.y + box[0].start, x=place.x + box[1].start)
+    image, inner = example.image[box], example.labels[box]
+    cut = replace(example, name=name, image=image, labels=inner, place=place)
     return replace(rest, labels=labels.astype(np.int32)), cut
 
 

@@ -30,6 +30,16 @@ LARGE_EXAMPLE = 1000
 
 
 @dataclass(frozen=True)
+class Place:
+    """The upper left pixel (z, y, x) of an image in a volume, of which `source` tells it apart."""
+
+    source: str
+    z: int
+    y: int
+    x: int
+
+
+@dataclass(frozen=True)
 class Example:
     """An image with its instances.
 
@@ -43,12 +53,18 @@ class Example:
         Instances, 0 is background, -1 unknown.
     synthetic : bool
         Whether the image is free of noise because it was drawn.
+    extremes : (float, float) or None
+        Least and greatest value of the volume that the image was cut from, where known.
+    place : Place or None
+        Where the image lies in a volume that others may be cut from as well.
     """
 
     name: str
     image: NDArray[np.float32]
     labels: NDArray[np.int32]
     synthetic: bool = False
+    extremes: tuple[float, float] | None = None
+    place: Place | None = None
 
     @property
     def diameter(self) -> float:

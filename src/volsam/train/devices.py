@@ -31,6 +31,16 @@ def agreed(value: float, device: torch.device) -> float:
     return float(shared)
 
 
+def worst(value: float, device: torch.device) -> float:
+    """The mean of all processes' values, which is no number if one is none."""
+    count = ranks()[1]
+    if count == 1:
+        return value
+    shared = torch.tensor([value / count], dtype=torch.float64, device=device)
+    dist.all_reduce(shared)
+    return float(shared)
+
+
 def average_gradients(parameters: Iterable[Tensor]) -> None:
     """Give all processes the mean of their gradients."""
     count = ranks()[1]

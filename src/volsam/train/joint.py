@@ -267,7 +267,7 @@ def _round(
     kept: list[tuple[Tensor, Tensor]] = []
     for start in range(0, len(truth), chunk):
         part = slice(start, start + chunk)
-        scaled = _scaled(_part(prompts, part), network.scale)
+        scaled = _part(prompts, part).scaled(network.scale)
         with torch.set_grad_enabled(backward is not None):
             logits, low, iou = network.masks(embedding, scaled, multimask, shape)
             dice, error = mask_losses(logits.float(), truth[part], iou.float())
@@ -317,16 +317,6 @@ def _part(prompts: Prompts, part: slice) -> Prompts:
             None if value is None else value[part]
             for value in (prompts.points, prompts.labels, prompts.boxes, prompts.masks)
         )
-    )
-
-
-def _scaled(prompts: Prompts, scale: float) -> Prompts:
-    """Prompts in pixels of the network's input."""
-    return Prompts(
-        None if prompts.points is None else prompts.points * scale,
-        prompts.labels,
-        None if prompts.boxes is None else prompts.boxes * scale,
-        prompts.masks,
     )
 
 

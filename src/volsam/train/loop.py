@@ -6,6 +6,7 @@ Invariants
   complete. A run that was killed goes on from it; on one CPU with a fixed number of threads it ends in
   the same weights as an unbroken run.
 - Crops, prompts and validation are functions of seed and step: no generator's state is carried along.
+- Weights with which a loss or the metric is no number are never kept.
 - With several processes each sees crops of its own and gradients are averaged, so all hold the same
   weights; the first one writes.
 """
@@ -31,7 +32,7 @@ from volsam.train.average import calibrate, one_cycle
 from volsam.train.board import Board
 from volsam.train.crops import Crop, Crops, CropSettings, collate
 from volsam.train.data import Example
-from volsam.train.devices import agreed, average_gradients, own_device, ranks
+from volsam.train.devices import agreed, average_gradients, own_device, ranks, worst
 from volsam.train.joint import (
     JointNetwork,
     Prompting,
@@ -42,8 +43,9 @@ from volsam.train.joint import (
 from volsam.train.presets import Preset
 from volsam.train.progress import Progress
 from volsam.train.settings import Train
-from volsam.train.validate import learn, validate
+from volsam.train.validate import finite, learn, validate
 
+STATE = "state.pt"
 SAVE_EVERY = 120.0  # seconds between states
 SAY_EVERY = 10.0
 CALIBRATION = 48  # batches
@@ -124,7 +126,7 @@ class Loop:
     @property
     def state_path(self) -> Path:
         """The state file."""
-        return self.folder / "state.pt"
+        return self.folder / STATE
 
     def run(self) -> JointNetwork:
         """Train to the end; returns the network with the best weights, on the CPU."""
@@ -151,10 +153,16 @@ class Loop:
         learn(self.network)
         for batch in self._batches(last):
             self._set_rate()
-            sums.append(self._step(batch))
+            losses = self._step(batch)
+            # A step that overflows in fp16 is left out by the scaler.
+            if not (math.isfinite(worst(sum(losses), self.device)) or self.scaler.is_enabled()):
+                self._diverge()
+                break
+            sums.append(losses)
             progress.step += 1
             now = time.monotonic()
             progress.seconds = agreed(used + now - begun, self.device)
+            progress.cpu = computed + time.process_time() - before
             late = schedule.minutes is not None and progress.seconds > 60 * schedule.minutes
             if now - said > SAY_EVERY or progress.step == last or late:
                 said = now
@@ -164,7 +172,8 @@ class Loop:
                 self._save()
             if late:
                 break
-        self._end_epoch(float(np.mean([sum(row) for row in sums])) if sums else math.inf)
+        if not progress.ended:
+            self._end_epoch(float(np.mean([sum(row) for row in sums])) if sums else math.inf)
         progress.seconds = agreed(used + time.monotonic() - begun, self.device)
         progress.cpu = computed + time.process_time() - before
         self._save()
@@ -185,7 +194,8 @@ class Loop:
             crops[n : n + self.preset.batch] for n in range(0, len(crops), self.preset.batch)
         ]
         dice = error = automatic = 0.0
-        self._recent.extend(torch.stack([c.image[:1] for c in batch]) for batch in batches)
+        if self.average is not None:
+            self._recent.extend(torch.stack([c.image[:1] for c in batch]) for batch in batches)
         if parts != "automatic":
             for number, batch in enumerate(batches):
                 rng = np.random.default_rng((self.settings.seed, step, number, self.rank))
@@ -254,6 +264,9 @@ class Loop:
         kept = self._kept()
         dice, automatic = validate(kept, self.validation, self.settings, self.prompting)
         metric = agreed(dice + automatic / 3 if self.validation else loss, self.device)
+        if not (math.isfinite(metric) if self.validation else finite(kept)):
+            self._diverge()
+            return
         progress.epoch += 1
         progress.metrics.append(
             [progress.epoch, progress.step, progress.seconds, metric, dice, automatic]
@@ -275,6 +288,17 @@ class Loop:
         self._print(f"epoch {progress.epoch}  metric {metric:.4f}{mark}")
         if progress.ended:
             self._print(f"ends: {progress.ended}")
+
+    def _diverge(self) -> None:
+        """Stop: with the weights that the metric chose before, if it chose any."""
+        progress = self.progress
+        reason = f"the training diverged after step {progress.step}"
+        advice = "lower train.schedule.learning_rate"
+        if not self.validation or not self.best:
+            self.state_path.unlink(missing_ok=True)  # nothing to go on with
+            raise VolsamError(f"{reason[0].upper()}{reason[1:]}: a loss is no number; {advice}.")
+        progress.ended = f"{reason}, the best weights before are kept; {advice}"
+        self._print(f"ends: {progress.ended}")
 
     def _kept(self) -> JointNetwork:
         """What is kept: the network, or the average with batch statistics of its own."""
@@ -325,7 +349,7 @@ class Loop:
             "scaler": self.scaler.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "best": self.best,
-            "recent": list(self._recent) if self.average is not None else [],
+            "recent": list(self._recent),
             "batch": [*vars(self.preset).values(), self.world],
         }
         replace(self.state_path, lambda path: torch.save(state, path))

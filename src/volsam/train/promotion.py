@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from volsam.errors import VolsamError
+from volsam.models.store import ModelStore, Version
 from volsam.train.joint import JointNetwork
 from volsam.train.settings import Train
 
@@ -54,3 +55,25 @@ def better(settings: Train, before: dict[str, float], after: dict[str, float]) -
         return True, f"its parent has no {metric}"
     text = f"{metric} on held-out images {after[metric]:.3f}, of its parent {before[metric]:.3f}"
     return after[metric] > before[metric] + promotion.margin, text
+
+
+def decide(store: ModelStore, version: Version, settings: Train) -> tuple[bool, str]:
+    """Put a version to use if it is to be; returns whether it is in use now, and why.
+
+    A repeated training asks again of a version that was there, which a decision that was made by hand
+    since then overrules.
+    """
+    name, number = version.name, version.number
+    description, history = version.description(), store.history(name)
+    last = history[-1] if history else None
+    if last and last["version"] == number:
+        return True, str(last.get("why"))
+    if last and last.get("by") == "hand" and last["when"] >= description["created"]:
+        return False, f"version {last['version']} was put to use by hand since then"
+    metrics = description.get("metrics") or {}
+    good, why = better(settings, metrics.get("before") or {}, metrics.get("after") or {})
+    if good:
+        store.promote(name, number, why, by="training")
+    elif last:
+        why = f"{why}; version {last['version']} stays in use"
+    return good, why

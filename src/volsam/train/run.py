@@ -17,6 +17,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,11 @@ import torch.distributed as dist
 import xxhash
 from safetensors.torch import save_file
 
+from volsam import __version__
 from volsam.blocks.lease import lease
 from volsam.errors import VolsamError
 from volsam.evaluate.grid import AIS_GRID, AisEvaluator, ais_parameters, search
+from volsam.evaluate.progress import Told
 from volsam.evaluate.suite import Pair, as_trained, evaluate_model, predict_image
 from volsam.models.card import WEIGHTS, ancestry, describe
 from volsam.models.memory import keep_freed_memory
@@ -43,12 +46,12 @@ from volsam.train.data import Example
 from volsam.train.devices import agreed, own_device, ranks
 from volsam.train.gather import Parts, as_pairs, gather
 from volsam.train.joint import JointNetwork, build
-from volsam.train.loop import Loop
-from volsam.train.presets import choose
-from volsam.train.promotion import AUTOMATIC, better, check_measurable, check_metric, untrained
+from volsam.train.loop import STATE, Loop
+from volsam.train.presets import Preset, choose
+from volsam.train.promotion import AUTOMATIC, check_measurable, check_metric, decide, untrained
 from volsam.train.report import write_report
 from volsam.train.settings import Train
-from volsam.train.sources import data_digests
+from volsam.train.sources import data_digests, data_sources
 from volsam.train.start import prepare_prompts
 
 Say = Callable[[str], None]
@@ -108,26 +111,26 @@ def train_model(
     with _alone(work, settings.name):
         parts = gather(settings)
         _say_parts(parts, say)
-        trained = _fit(network, settings, parts, work, say)
+        preset = choose(settings, network.image_size)
+        trained = _fit(network, settings, parts, preset, work, say)
         if ranks()[0]:
             return {}
         before = _load_parent(parent, allow_pickle)
-        version = _publish(
-            store, trained, settings, parts, parent, before, hashes, digest, work, say
-        )
+        description = _describe(trained, settings, preset, parts, parent, hashes, digest)
+        version = _publish(store, trained, settings, parts, description, before, work, say)
     shutil.rmtree(work)
     return _promote(store, version, settings, say)
 
 
 def training_digest(settings: Train, parent_hashes: Sequence[str]) -> str:
     """Name of a training: what its weights are a function of."""
-    recipe = settings.model_dump(mode="json", exclude={"promotion", "when", "name"})
+    recipe = settings.model_dump(mode="json", exclude={"promotion", "when", "name", "licence"})
     parts = [recipe, data_digests(settings), list(parent_hashes)]
     return xxhash.xxh128(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _fit(
-    network: JointNetwork, settings: Train, parts: Parts, work: Path, say: Say
+    network: JointNetwork, settings: Train, parts: Parts, preset: Preset, work: Path, say: Say
 ) -> JointNetwork:
     if settings.crop and settings.crop * settings.scale > network.image_size:
         raise VolsamError(
@@ -141,7 +144,6 @@ def _fit(
     prepare_prompts(network, (_fullest_crop(one, network, settings).image for one in first))
     restrict(network, settings.parts)
     adapt(network, settings.adapt, rank=settings.rank, blocks=settings.blocks)
-    preset = choose(settings, network.image_size)
     say(
         f"{preset.batch} crops a step, {preset.objects} objects each, {preset.precision}; "
         f"{sum(p.numel() for p in network.parameters() if p.requires_grad):,} weights to train"
@@ -198,10 +200,8 @@ def _publish(
     network: JointNetwork,
     settings: Train,
     parts: Parts,
-    parent: str,
+    description: dict[str, Any],
     before: tuple[Model, bool],
-    hashes: Sequence[str],
-    digest: str,
     work: Path,
     say: Say,
 ) -> Version:
@@ -213,7 +213,6 @@ def _publish(
         for key, value in network.state_dict().items()
         if not key.startswith(left_out)
     }
-    description = _describe(network, settings, parts, parent, hashes, digest)
     candidate = work / "candidate"
     candidate.mkdir(exist_ok=True)
     save_file(state, candidate / WEIGHTS)
@@ -224,14 +223,16 @@ def _publish(
     older, comparable = before
     if validation and automatic:
         say(f"tunes thresholds on {len(validation)} validation images")
-        description["ais"], description["tuning"] = tune(model, validation, settings.scale)
+        told = Told("tunes thresholds", say)
+        description["ais"], description["tuning"] = tune(model, validation, settings.scale, told)
         write_json(candidate / "model.json", description)
         model = load_model(str(candidate / "model.json"))
     if held_out:
         say(f"compares with the parent on {len(held_out)} held-out images")
+        told = Told("compares", say)
         description["metrics"] = {
-            "before": scores(older, held_out, settings, automatic=comparable),
-            "after": scores(model, held_out, settings, automatic=automatic),
+            "before": scores(older, held_out, settings, automatic=comparable, told=told),
+            "after": scores(model, held_out, settings, automatic=automatic, told=told),
             "on": f"{len(held_out)} held-out images",
         }
 
@@ -251,6 +252,7 @@ def _publish(
 def _describe(
     network: JointNetwork,
     settings: Train,
+    preset: Preset,
     parts: Parts,
     parent: str,
     hashes: Sequence[str],
@@ -272,34 +274,46 @@ def _describe(
         parent=settings.parent,
         parent_hash=hashes[0],
         ancestors=[*ancestry(older)],
-        data=_data(settings, parts),
-        recipe=settings.model_dump(mode="json", exclude_defaults=True),
+        data=data_sources(settings),
+        licence=settings.licence,
+        recipe=settings.model_dump(mode="json", exclude_defaults=True)
+        | {
+            "batch": preset.batch,
+            "objects": preset.objects,
+            "precision": preset.precision,
+            "processes": ranks()[1],
+            "volsam": __version__,
+        },
         training=digest,
+        held_out=[example.name for example in parts.held_out],
         learning_rate=source.learning_rate,
         adapt={"mode": settings.adapt, "rank": settings.rank, "blocks": settings.blocks},
     )
 
 
-def _data(settings: Train, parts: Parts) -> list[dict[str, Any]]:
-    slices = sum(len(group) for _, group in parts.train)
-    if isinstance(settings.data, str):
-        return [{"name": settings.data, "slices": slices}]
-    return [{"name": data.image, "licence": data.licence} for data in settings.data]
-
-
 def tune(
-    model: Model, images: Sequence[Pair], scale: float
+    model: Model, images: Sequence[Pair], scale: float, told: Told | None = None
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """AIS parameters with the best mean segmentation accuracy, and how they were found."""
-    maps = [predict_image(model, pair.image, scale) for pair in images]
+    maps = []
+    for number, pair in enumerate(images, start=1):
+        maps.append(predict_image(model, pair.image, scale))
+        if told:
+            told("predict", number, len(images))
     evaluator = AisEvaluator(maps, [p.labels for p in images], [p.ignore for p in images])
     start = asdict(ais_parameters(model.ais))
-    found = search(evaluator, AIS_GRID, exhaustive=False, start=start)
+    heard = partial(told, "search parameters") if told else None
+    found = search(evaluator, AIS_GRID, exhaustive=False, start=start, progress=heard)
     return dict(found.best), {"images": len(images), **found.scores}
 
 
 def scores(
-    model: Model, images: Sequence[Pair], settings: Train, *, automatic: bool = True
+    model: Model,
+    images: Sequence[Pair],
+    settings: Train,
+    *,
+    automatic: bool = True,
+    told: Told | None = None,
 ) -> dict[str, float]:
     """What models are compared by: automatic segmentation, and mean IoU from one prompt."""
     prompts = settings.parts != "automatic" and model.sam is not None
@@ -313,6 +327,7 @@ def scores(
         neurites=False,
         seed=settings.seed,
         scale=settings.scale,
+        progress=told,
     )
     result = {}
     if automatic:
@@ -324,20 +339,17 @@ def scores(
 
 
 def _promote(store: ModelStore, version: Version, settings: Train, say: Say) -> dict[str, Any]:
+    used, why = decide(store, version, settings)
+    say(f"version {version.number} of {version.name}: {'in use' if used else 'not in use'}, {why}")
     metrics = version.description().get("metrics") or {}
-    before, after = metrics.get("before") or {}, metrics.get("after") or {}
-    good, why = better(settings, before, after)
-    if good:
-        store.promote(version.name, version.number, why)
-    say(f"version {version.number} of {version.name}: {'in use' if good else 'not in use'}, {why}")
     return {
         "name": version.name,
         "version": version.number,
         "hash": version.hash,
-        "promoted": good,
+        "promoted": used,
         "why": why,
-        "before": before,
-        "after": after,
+        "before": metrics.get("before") or {},
+        "after": metrics.get("after") or {},
     }
 
 
@@ -358,7 +370,20 @@ def _alone(work: Path, name: str) -> Iterator[None]:
     )
     with held:
         agreed(0.0, own_device())  # the others wait for the first
-        yield
+        try:
+            yield
+        except BaseException:
+            if holding and not (work / STATE).exists():
+                _discard(work)  # nothing to go on with
+            raise
+
+
+def _discard(work: Path) -> None:
+    """Remove the folder of a training, and those around it that are empty then."""
+    shutil.rmtree(work)
+    with contextlib.suppress(OSError):
+        work.parent.rmdir()
+        work.parent.parent.rmdir()
 
 
 def _say_parts(parts: Parts, say: Say) -> None:

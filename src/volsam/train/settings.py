@@ -24,6 +24,10 @@ class TrainData(Section):
     """Array within Zarr or HDF5 labels."""
     channel: int | str | None = None
     """Channel by number or name; needed if there are several."""
+    level: int = Field(default=0, ge=0)
+    """Resolution level of the image; labels are on its grid."""
+    timepoint: int | None = Field(default=None, ge=0)
+    """Time point of an image and labels that have several."""
     slices: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
     """Slices to use, all by default."""
     ignore: int | None = None
@@ -129,6 +133,8 @@ class Train(Section):
     held_out: Fraction = 0.1
     """Share of the slices that are kept for the comparison with the parent."""
     promotion: Promotion = Promotion()
+    licence: str | None = None
+    """Licence of the trained model (SPDX identifier), for its card."""
     seed: int = Field(default=0, ge=0)
     """Of all random choices."""
 

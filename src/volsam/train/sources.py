@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import xxhash
 
 from volsam.annotate.store import AnnotationStore
 from volsam.errors import VolsamError
@@ -31,6 +35,36 @@ def digests(data: str | Sequence[TrainData]) -> dict[str, str]:
                     inner if inner.is_dir() else path
                 ).content
     return found
+
+
+def data_sources(settings: Train) -> list[dict[str, Any]]:
+    """The data as a model's card states them: what, from where, under which licence, and digests."""
+    if not isinstance(settings.data, str):
+        return [
+            {
+                "name": part.image,
+                "licence": part.licence,
+                "labels": part.labels,
+                "digest": _digest(digests([part])),
+            }
+            for part in settings.data
+        ]
+    annotations = [one.provenance for one in AnnotationStore(Path(settings.data))]
+    licences = sorted({one.licence or "not stated" for one in annotations})
+    return [
+        {
+            "name": settings.data,
+            "licence": ", ".join(licences),
+            "annotations": len(annotations),
+            "slices": sum(one.shape[0] for one in annotations),
+            "sources": sorted({one.source for one in annotations}),
+            "digest": _digest(data_digests(settings)),
+        }
+    ]
+
+
+def _digest(found: Mapping[str, str]) -> str:
+    return xxhash.xxh128(json.dumps(sorted(found.values())).encode()).hexdigest()
 
 
 def pairs(data: TrainData) -> list[tuple[str, str]]:

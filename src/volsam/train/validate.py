@@ -42,3 +42,8 @@ def learn(network: JointNetwork) -> None:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
             module.eval()
+
+
+def finite(network: nn.Module) -> bool:
+    """Whether all weights are numbers."""
+    return all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())

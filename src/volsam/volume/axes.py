@@ -84,7 +84,9 @@ def settle_axes(
         The metadata cannot be wrong (OME-Zarr): a contradiction is refused. Otherwise what is
         stated wins with a warning, except that channels are never taken for slices.
     samples : bool
-        The axis that `known` calls ``c`` or ``s`` holds the samples of a pixel (colour).
+        The axis that `known` calls ``c`` or ``s`` holds the samples of a pixel (colour). Samples that
+        lie in planes may be stated otherwise: tifffile, and what saves by it, writes so every stack of
+        3 or 4 slices.
 
     Returns
     -------
@@ -93,6 +95,7 @@ def settle_axes(
     shape = tuple(int(n) for n in shape)
     warnings: list[str] = []
     letters = None if stated is None else _checked_letters(path, stated)
+    planar = samples and known is not None and 0 <= known.find("s") < known.find("y")
     named = None if known is None or "?" in known else known.replace("s", "c")
     if letters is None:
         if named is None:
@@ -104,8 +107,8 @@ def settle_axes(
             named = "yx"
         letters = _checked_letters(path, named)
     elif named is not None and letters != named:
-        letters, warnings = _against_metadata(path, shape, letters, named, strict, samples)
-    elif known is not None:
+        letters, warnings = _against_metadata(path, shape, letters, named, strict, samples, planar)
+    elif known is not None and not planar:
         for theirs, ours in zip(known, letters, strict=False):
             if len(known) == len(letters) and theirs in "cs" and ours != "c":
                 raise _channels_as(path, shape, ours, known, samples)
@@ -129,7 +132,13 @@ def settle_axes(
 
 
 def _against_metadata(
-    path: str, shape: tuple[int, ...], letters: str, named: str, strict: bool, samples: bool
+    path: str,
+    shape: tuple[int, ...],
+    letters: str,
+    named: str,
+    strict: bool,
+    samples: bool,
+    planar: bool,
 ) -> tuple[str, list[str]]:
     """Axes stated otherwise than in the metadata; see `settle_axes`."""
     sizes = dict(zip(named, shape, strict=True))
@@ -150,8 +159,13 @@ def _against_metadata(
             f"(shape {_times(shape)}); leave axes out or state {len(shape)} letters."
         )
     for theirs, ours, n in zip(named, letters, shape, strict=True):
-        if theirs == "c" and ours != "c" and (samples or n <= _FEW):
+        if theirs == "c" and ours != "c" and (samples or n <= _FEW) and not planar:
             raise _channels_as(path, shape, ours, named, samples)
+    index = named.find("c")
+    if planar and letters[index] != "c":
+        return letters, [
+            f"The {shape[index]} planes of colour samples of {path} are read as axis {letters[index]}."
+        ]
     return letters, [
         f"The stated axes {letters!r} of {path} contradict its metadata, {named!r}; "
         f"the stated ones are used."
