@@ -23,6 +23,7 @@ import numpy as np
 import tifffile
 
 from benchmarks.common import Unavailable, data, table
+from volsam.demo.cloud import Swarm, swarm
 from volsam.demo.colony import BACTERIA, Culture, grow
 from volsam.track.candidates import candidates
 from volsam.track.fit import Example, fit
@@ -291,6 +292,24 @@ def cultures(seed: int, kind: str) -> tuple[Culture, int]:
     ), int(random.integers(10, 25))
 
 
+def swarms(seed: int) -> tuple[Swarm, int]:
+    """Points at random that move and divide, and for how many frames to look at them."""
+    random = np.random.default_rng(seed)
+    step = 10 ** random.uniform(-2, -0.8)
+    kind = Swarm(
+        points=int(random.integers(50, 400)),
+        planar=bool(random.integers(2)),
+        step=step,
+        drift=step * random.choice([0, 0.5, 2]),
+        rate=random.uniform(0.002, 0.02),
+        apart=min(0.6, step * random.uniform(1, 8)),
+        error=step * random.uniform(0, 0.5),
+        missed=random.choice([0, 0.01, 0.03]),
+        false=random.choice([0, 0.01, 0.03]),
+    )
+    return kind, 15
+
+
 def refit() -> None:
     """Fit the default weights to synthetic sequences and print `volsam.track.defaults`' table."""
     made = []
@@ -299,9 +318,16 @@ def refit() -> None:
         culture, frames = cultures(seed, kind)
         grown = grow(culture, frames, (256, 256), seed)
         made.append((kind, case_of(kind, grown.labels, grown.image, grown.parent, ())))
+    clouds = []
+    for seed in range(40):
+        swarm_, frames = swarms(seed)
+        cloud = swarm(swarm_, frames, seed)
+        ids = np.arange(1, len(cloud.frame) + 1, dtype=np.uint64)
+        objects = Objects(ids, cloud.frame, cloud.position, np.ones(len(ids)))
+        clouds.append(Example(Scene(objects), ids[cloud.links]))
     zero = Weights.of({})
     for name in ("general", "bacteria", "points"):
-        examples = []
+        examples = clouds if name == "points" else []
         for kind, case in made:
             if name in ("general", "points", kind):
                 examples.append(Example(_scene(case, name == "points"), case.links))
