@@ -307,3 +307,32 @@ def test_progress_is_told_while_models_are_compared(
     _, said = train(settings(images), tmp_path, parent)
     for begin in ("tunes thresholds: predict, 1", "tunes thresholds: search", "compares: predict"):
         assert any(line.startswith(begin) for line in said), begin
+
+
+def test_thresholds_are_tuned_in_pixels_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the scale, what is found means the same to the pipeline, which converts it back."""
+    from types import SimpleNamespace
+
+    from volsam.evaluate.suite import Pair
+    from volsam.train import run as train_run
+
+    labels = np.zeros((64, 64), np.uint32)
+    labels[8:40, 8:40] = 1
+    distance = np.where(labels > 0, 0.2, 1.0)
+    maps = np.stack([labels > 0, distance, distance]).astype(np.float32)
+    monkeypatch.setattr(train_run, "predict_image", lambda model, image, scale: maps)
+    asked = []
+
+    def search(evaluator, grid, **options):  # type: ignore[no-untyped-def]
+        asked.append((grid, options["start"]))
+        best = {name: values[-1] for name, values in grid.items()}
+        return SimpleNamespace(best=best, scores={})
+
+    monkeypatch.setattr(train_run, "search", search)
+    model = SimpleNamespace(ais={"min_size": 30, "distance_smoothing": 1.2})
+    pair = Pair("one", np.zeros((64, 64), np.float32), labels)
+    found, _ = train_run.tune(model, [pair], 0.5)  # type: ignore[arg-type]
+    grid, start = asked[0]
+    assert (start["min_size"], start["distance_smoothing"]) == (120, 2.4)
+    assert grid["min_size"][-1] == 800
+    assert (found["min_size"], found["distance_smoothing"]) == (200, 2.0)

@@ -37,6 +37,7 @@ from volsam.evaluate.interactive import SETTINGS, Curve, interact
 from volsam.evaluate.metrics import score
 from volsam.evaluate.neurites import Background, neurite_scores
 from volsam.geometry import TileGrid
+from volsam.segment.ais import grid_in_pixels, in_pixels
 from volsam.segment.amg import AmgParameters, predict_candidates
 from volsam.segment.predict import predict_tiles
 
@@ -274,8 +275,8 @@ class _Way:
 def _way(model: Model, method: Method, grid: bool, scale: float, batch: int) -> _Way:
     if method == "ais":
         maps = partial(predict_image, model, scale=scale)
-        own = asdict(ais_parameters(model.ais))
-        return _Way(own, maps, AisEvaluator, AIS_GRID, exhaustive=False)
+        own = asdict(ais_parameters(in_pixels(model.ais, scale)))
+        return _Way(own, maps, AisEvaluator, grid_in_pixels(AIS_GRID, scale), exhaustive=False)
     least = loosest(AMG_GRID if grid else {}, AmgParameters())
     masks = partial(predict_candidates, model, loosest=least, scale=scale, batch=batch)
     return _Way(asdict(AmgParameters()), masks, AmgEvaluator, AMG_GRID, exhaustive=True)

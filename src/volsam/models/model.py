@@ -49,7 +49,7 @@ class Source:
     diameter, pixel_size : float or None
         Object diameter in pixels, and pixel size in µm, of the training.
     ais : dict
-        Tuned parameters of `segment.ais.AisParameters`.
+        Tuned parameters of `segment.ais.AisParameters`, in pixels of the network's input.
     encoder, decoder, prompts : dict or None
         Arguments of `TinyViT`, `UNETR` and `build_sam` where they are not SAM's.
     learning_rate : float
@@ -172,7 +172,7 @@ class Model:
     diameter, pixel_size : float or None
         Object diameter in pixels, and pixel size in µm, of the training.
     ais : dict
-        Tuned parameters of `segment.ais.AisParameters`.
+        Tuned parameters of `segment.ais.AisParameters`, in pixels of the network's input.
     normalisation : str
         ``"percentile"`` or ``"minmax"``: how intensities became 0..1 in training.
     precision : {"fp32", "bf16", "fp16"}

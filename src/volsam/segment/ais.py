@@ -18,6 +18,7 @@ Invariants
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,35 @@ class AisParameters:
     foreground_smoothing: float = 1.0
     distance_smoothing: float = 1.6
     min_size: int = 0
+
+
+def in_pixels(values: Mapping[str, float], scale: float) -> dict[str, float]:
+    """Parameters in pixels of an image, from those in pixels of a model's input, and back.
+
+    Parameters
+    ----------
+    values : mapping
+        Fields of `AisParameters`: lengths grow with 1 / scale, areas with its square.
+    scale : float
+        Pixels of the network's input per pixel of the image; its inverse for the way back.
+    """
+    found = dict(values)
+    for name in ("foreground_smoothing", "distance_smoothing"):
+        if name in found:
+            found[name] = round(found[name] / scale, 6)
+    if "min_size" in found:
+        found["min_size"] = round(found["min_size"] / scale**2)
+    return found
+
+
+def grid_in_pixels(
+    grid: Mapping[str, Sequence[float]], scale: float
+) -> dict[str, tuple[float, ...]]:
+    """The same for a grid of values."""
+    return {
+        name: tuple(in_pixels({name: value}, scale)[name] for value in values)
+        for name, values in grid.items()
+    }
 
 
 def segment_ais(

@@ -14,6 +14,7 @@ from volsam.config import Region
 from volsam.errors import VolsamError
 from volsam.geometry import Box
 from volsam.models.names import resolve
+from volsam.segment.ais import in_pixels
 from volsam.stages.forecast import TIMED_FROM, Forecast, forecast
 from volsam.stages.ingest import warnings_of
 from volsam.stages.runplan import RunPlan
@@ -276,10 +277,4 @@ class Plan(Stage[None]):
     def _ais(self, model: Model | None, scale: float) -> dict[str, float]:
         """The model's tuned values, lengths and areas turned into pixels of the image."""
         tuned = dict(model.ais) if model else {}
-        if self.config.compute.compat == "none":
-            for name in ("foreground_smoothing", "distance_smoothing"):
-                if name in tuned:
-                    tuned[name] = tuned[name] / scale
-            if "min_size" in tuned:
-                tuned["min_size"] = round(tuned["min_size"] / scale**2)
-        return tuned
+        return in_pixels(tuned, scale) if self.config.compute.compat == "none" else tuned

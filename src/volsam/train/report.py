@@ -148,10 +148,10 @@ def segment_image(model: Model, image: NDArray[np.floating], scale: float) -> ND
     """
     from volsam.evaluate.grid import ais_parameters
     from volsam.evaluate.suite import predict_image
-    from volsam.segment.ais import segment_ais
+    from volsam.segment.ais import in_pixels, segment_ais
 
     maps = predict_image(model, image, scale)
-    return segment_ais(maps[0], maps[1], maps[2], ais_parameters(model.ais))
+    return segment_ais(maps[0], maps[1], maps[2], ais_parameters(in_pixels(model.ais, scale)))
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -40,6 +40,7 @@ from volsam.models.model import Model, load_model
 from volsam.models.registry import file_hash
 from volsam.models.store import ModelStore, Version
 from volsam.paths import write_json
+from volsam.segment.ais import grid_in_pixels, in_pixels
 from volsam.train.adapt import adapt, additions, merge, restrict
 from volsam.train.crops import Crop, crop, reduce
 from volsam.train.data import Example
@@ -294,17 +295,21 @@ def _describe(
 def tune(
     model: Model, images: Sequence[Pair], scale: float, told: Told | None = None
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """AIS parameters with the best mean segmentation accuracy, and how they were found."""
+    """AIS parameters with the best mean segmentation accuracy, and how they were found.
+
+    The search is in pixels of the images, what is found in pixels of the network, as `Model.ais` is.
+    """
     maps = []
     for number, pair in enumerate(images, start=1):
         maps.append(predict_image(model, pair.image, scale))
         if told:
             told("predict", number, len(images))
     evaluator = AisEvaluator(maps, [p.labels for p in images], [p.ignore for p in images])
-    start = asdict(ais_parameters(model.ais))
+    start = asdict(ais_parameters(in_pixels(model.ais, scale)))
     heard = partial(told, "search parameters") if told else None
-    found = search(evaluator, AIS_GRID, exhaustive=False, start=start, progress=heard)
-    return dict(found.best), {"images": len(images), **found.scores}
+    grid = grid_in_pixels(AIS_GRID, scale)
+    found = search(evaluator, grid, exhaustive=False, start=start, progress=heard)
+    return in_pixels(found.best, 1 / scale), {"images": len(images), **found.scores}
 
 
 def scores(
