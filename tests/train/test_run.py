@@ -334,5 +334,6 @@ def test_thresholds_are_tuned_in_pixels_of_the_network(monkeypatch: pytest.Monke
     found, _ = train_run.tune(model, [pair], 0.5)  # type: ignore[arg-type]
     grid, start = asked[0]
     assert (start["min_size"], start["distance_smoothing"]) == (120, 2.4)
-    assert grid["min_size"][-1] == 800
-    assert (found["min_size"], found["distance_smoothing"]) == (200, 2.0)
+    largest = {name: values[-1] for name, values in train_run.AIS_GRID.items()}
+    assert grid["min_size"][-1] == 4 * largest["min_size"]
+    assert found == largest
