@@ -30,7 +30,7 @@ LEAST: dict[str, Any] = {"samples": {"a": {"image": "a.tif"}}}
 CANDIDATES: tuple[Any, ...] = (
     *(True, False, 3, 37, 0.125, 0.875, 97.5, "otsu", "cuda", "cpu", "bf16", "0.4", "input"),
     *("uint16", "micro-sam", "minmax", "slice", "zyx", "other", [2, 4, 4], [32, 2048, 2048]),
-    *({"z": [0, 2]}, {"z": 2.0, "y": 3.0, "x": 4.0}, "fast", "points", ["csv"]),
+    *({"z": [0, 2]}, {"z": 2.0, "y": 3.0, "x": 4.0}, "fast", "points", ["csv"], {"backward": True}),
 )
 
 

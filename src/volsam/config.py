@@ -83,6 +83,9 @@ class Sample(Section):
     is an object, its number need not be that of a track."""
     segmentation_key: str | None = None
     """Array within the segmentation file."""
+    prompts: PathText | None = None
+    """Table of points and boxes of single objects, which are followed through a sequence of planes
+    instead of all that the model finds (docs/prompted-tracking.md)."""
     corrections: PathText | None = None
     """Table of corrected links of a tracked sequence (`volsam track correct`)."""
     truth: PathText | None = None
@@ -323,6 +326,13 @@ class Config(Section):
                     raise ValueError(
                         f"samples.{name}.timepoint chooses one time point and the task is track; use "
                         f"region: {{t: [{sample.timepoint}, …]}} for some of them"
+                    )
+                other = next(
+                    (k for k in ("segmentation", "corrections") if getattr(sample, k)), None
+                )
+                if sample.prompts and other:
+                    raise ValueError(
+                        f"samples.{name} has both prompts and {other}; leave one of them out"
                     )
         return self
 

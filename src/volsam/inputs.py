@@ -38,8 +38,14 @@ def external_inputs(config: Config, sample: str, stage: str) -> dict[str, str]:
                 found[kind if kind == "predictions" else f"model_{number}"] = str(path)
         if chosen.mask:
             found["mask"] = chosen.mask
+    elif stage == "propagate" and chosen.prompts:
+        found["prompts"] = chosen.prompts
     elif stage == "link":
-        named = {"corrections": chosen.corrections, "weights": config.track.weights}
+        named = {
+            "corrections": chosen.corrections,
+            "prompts": chosen.prompts,
+            "weights": config.track.weights,
+        }
         found |= {role: path for role, path in named.items() if path}
     elif stage == "compare" and chosen.truth_tracks:
         found["truth_tracks"] = chosen.truth_tracks

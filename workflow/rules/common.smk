@@ -79,8 +79,15 @@ def embeddings(wildcards):
 
 def objects(wildcards):
     """Objects come from the graph of fragments, or from labels that are there already."""
-    known = SAMPLES[wildcards.sample].samples[wildcards.sample].segmentation
+    chosen = SAMPLES[wildcards.sample].samples[wildcards.sample]
+    known = chosen.segmentation or chosen.prompts
     return marker("number" if known else "partition").format(sample=wildcards.sample)
+
+
+def given(wildcards):
+    """Labels that are there already are numbered; those of prompted objects are made first."""
+    prompted = SAMPLES[wildcards.sample].samples[wildcards.sample].prompts
+    return marker("propagate" if prompted else "plan").format(sample=wildcards.sample)
 
 
 def trained(wildcards):

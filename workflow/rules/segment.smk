@@ -135,10 +135,33 @@ rule partition:
         " --cluster {resources.site:q} --workers {threads} 2>&1 | tee -a {log:q}"
 
 
+# Objects that a user prompted are followed through all frames.
+rule propagate:
+    input:
+        marker("plan"),
+    output:
+        marker("propagate"),
+    log:
+        log_of("propagate"),
+    conda:
+        "../envs/volsam.yaml"
+    threads: THREADS
+    resources:
+        site=CLUSTER,
+    params:
+        settings=settings("propagate"),
+        inputs=inputs("propagate"),
+    message:
+        "propagate {wildcards.sample}"
+    shell:
+        "python -m volsam run propagate --config {params.settings:q} --sample {wildcards.sample:q}"
+        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee -a {log:q}"
+
+
 # Labels that are there already become objects.
 rule number:
     input:
-        marker("plan"),
+        given,
     output:
         marker("number"),
     log:

@@ -15,6 +15,7 @@ STAGES = {
     "segment": "Segment",
     "overlap": "Overlap",
     "partition": "PartitionStage",
+    "propagate": "Propagate",
     "number": "Number",
     "label": "Label",
     "measure": "Measure",

@@ -24,8 +24,9 @@ from volsam.stages.frames import ObjectFrames
 from volsam.stages.runplan import RunPlan
 from volsam.track.corrections import read_corrections
 from volsam.track.fit import Example
-from volsam.track.lineage import Lineage, Objects
+from volsam.track.lineage import Ids, Lineage, Objects
 from volsam.track.link import Constraints, Found, choose_weights, join, link_window
+from volsam.track.prompted import prompted_links, read_prompts
 from volsam.track.scene import Overlaps, Scene
 from volsam.track.tables import lineage_table
 from volsam.track.truth import true_links
@@ -51,6 +52,8 @@ class Link(Stage[Found]):
         return windows(self.plan.frames or 1, track.window, track.overlap)
 
     def blocks(self) -> Iterator[Block]:
+        if self.plan.prompted:
+            return  # the table of prompts says it all
         for number, window in enumerate(self.windows):
             yield Block((number,), Box((window.own.start,), (window.own.stop,)))
 
@@ -95,13 +98,21 @@ class Link(Stage[Found]):
     def _part(self, number: int) -> Path:
         return self.folder / f"{number}.npz"
 
-    def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    def _links(self, objects: Objects) -> Ids:
+        """Links of all windows, or of the tracks that were prompted."""
+        if self.plan.prompted:
+            return prompted_links(
+                np.load(self.paths.numbers), read_prompts(self.sample.prompts or "")
+            )
         parts = []
         for number in range(len(self.windows)):
             with np.load(self._part(number)) as part:
                 parts.append(Found(part["pairs"], part["gain"]))
+        return objects.id[join(parts)]
+
+    def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
         objects = self.scene().objects
-        lineage = Lineage.of(objects, objects.id[join(parts)])
+        lineage = Lineage.of(objects, self._links(objects))
         track_of = np.zeros(int(objects.id.max(initial=0)) + 1, np.uint64)
         track_of[objects.id] = lineage.track
         replace(self.paths.lineage, lambda partial: pq.write_table(lineage_table(lineage), partial))

@@ -37,6 +37,8 @@ class Number(Stage[Pairs]):
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self.plan = RunPlan.of(job)
+        if self.plan.prompted:
+            self.upstream = ("plan", "propagate")
         self.folder = self.paths.tables(self.name)
 
     def blocks(self) -> Iterator[Block]:

@@ -17,6 +17,7 @@ from volsam.models.names import resolve
 from volsam.segment.ais import in_pixels
 from volsam.stages.forecast import TIMED_FROM, Forecast, forecast
 from volsam.stages.ingest import warnings_of
+from volsam.stages.propagate import check_prompted, prompted_arguments
 from volsam.stages.runplan import RunPlan
 from volsam.volume.info import VolumeInfo, require_voxel_size
 from volsam.volume.normalise import estimate
@@ -82,6 +83,9 @@ class Plan(Stage[None]):
         info = volume.info
         predictions = self._predictions(path, info) if kind == "predictions" else None
         segmentation = self._labels("segmentation", labels, self.sample.segmentation_key, info)
+        if self.sample.prompts:
+            check_prompted(self.job.sample, info, kind)
+            segmentation = prompted_arguments(self.paths)
         voxel_size = require_voxel_size(info)
         model = None if stored else self._model(name)
         scale = self._scale(model, voxel_size)
@@ -131,8 +135,9 @@ class Plan(Stage[None]):
             interval=self.sample.frame_interval,
         )
         timed_from = TIMED_FROM if sample_voxels else 1
+        tiled = None if plan.prompted else model  # objects are prompted, not tiles
         return plan, forecast(
-            plan, info, model, timed_from=timed_from, shard=self.config.output.shard
+            plan, info, tiled, timed_from=timed_from, shard=self.config.output.shard
         )
 
     def _open(self, image: dict[str, Any]) -> tuple[Volume, dict[str, Any]]:
@@ -191,6 +196,7 @@ class Plan(Stage[None]):
             name,
             device=compute.device,
             precision=compute.precision,
+            need_decoder=self.sample.prompts is None,
             allow_pickle=compute.allow_pickle,
         )
 

@@ -142,6 +142,11 @@ class RunPlan:
         return self.shape[0] // (self.frames or 1)
 
     @property
+    def prompted(self) -> bool:
+        """Whether the labels that stand in for a model come from prompts (stage `propagate`)."""
+        return self.segmentation is not None and not self.model.startswith("segmentation:")
+
+    @property
     def grid(self) -> TileGrid:
         """Tiles of a slice."""
         return TileGrid(self.shape[1:], self.tile, self.halo)

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from volsam.section import PathText, Section
+from volsam.track.prompted import Propagation
 
 
 class Track(Section):
@@ -31,6 +32,9 @@ class Track(Section):
     """Frames that are linked at once."""
     overlap: int = Field(default=5, ge=0)
     """Frames beyond a window, on both sides, that its links are chosen with."""
+
+    prompted: Propagation = Propagation()
+    """Following objects that are prompted (`prompts` of a sample)."""
 
     @model_validator(mode="after")
     def _covered(self) -> Track:
