@@ -41,8 +41,9 @@ def pictures(
     voxel_size: tuple[float, float, float],
     unit: str,
     centroids: NDArray[np.float64] | None = None,
+    frame_depth: int | None = None,
 ) -> list[Picture]:
-    """Slices from the first, middle and last third of a region, and an xz section.
+    """Slices from the first, middle and last third of a region, and an xz section of a volume.
 
     Parameters
     ----------
@@ -55,6 +56,8 @@ def pictures(
         Their unit, as it is to be printed.
     centroids : (n, 3), optional
         Object centres in voxels; the window is placed where most of them are.
+    frame_depth : int, optional
+        Slices of a frame, of a sequence.
 
     Returns
     -------
@@ -71,8 +74,11 @@ def pictures(
     for z in sorted({region.start[0] + depth * k // 6 for k in (1, 3, 5)}):
         box = Box((z, y0, x0), (z + 1, y1, x1))
         title = f"Slice z = {z}" if depth > 1 else "The image"
+        if frame_depth is not None:
+            title = f"Frame {z // frame_depth}"
+            title += f", slice z = {z % frame_depth}" if frame_depth > 1 else ""
         found.append(_picture(title, image(box)[0], labels(box)[0], box, voxel_size, unit))
-    if depth > 1:
+    if depth > 1 and frame_depth is None:
         y = (y0 + y1) // 2
         box = Box((z0, y, x0), (z1, y + 1, x1))
         title = f"Vertical section (xz) at y = {y}"

@@ -109,7 +109,10 @@ def render(inputs: ReportInputs) -> str:
     plan: dict[str, Any] = run.outputs("plan").get("plan") or {}
     voxel_size, unit = facts.voxel_size(run)
     region = facts.region(plan, run)
-    flat = region is not None and region.shape[0] == 1
+    depth = None
+    if region is not None and plan.get("frames"):
+        depth = int(plan["shape"][0]) // int(plan["frames"])
+    flat = region is not None and (depth or region.shape[0]) == 1
     diameters = _diameters(inputs.objects, voxel_size, flat)
     count = _object_count(inputs)
     return template("report.html").render(
@@ -118,7 +121,7 @@ def render(inputs: ReportInputs) -> str:
         view_command=inputs.view_command,
         headline=facts.headline(count, inputs.metrics, diameters, unit, run),
         warnings=[*run.warnings, *facts.remarks(run, count)],
-        pictures=_pictures(inputs, region, voxel_size, unit),
+        pictures=_pictures(inputs, region, voxel_size, unit, depth),
         sizes=size_chart(diameters, unit, flat),
         size_summary=facts.size_summary(diameters, unit),
         scores=facts.score_table(inputs.metrics),
@@ -167,13 +170,14 @@ def _pictures(
     region: Box | None,
     voxel_size: tuple[float, float, float],
     unit: str,
+    depth: int | None,
 ) -> list[Any]:
     if inputs.image is None or inputs.labels is None or region is None:
         return []
     centroids = None
     if inputs.objects is not None and all(name in inputs.objects for name in _CENTROIDS):
         centroids = np.stack([np.asarray(inputs.objects[n], float) for n in _CENTROIDS], axis=1)
-    return pictures(inputs.image, inputs.labels, region, voxel_size, unit, centroids)
+    return pictures(inputs.image, inputs.labels, region, voxel_size, unit, centroids, depth)
 
 
 def _seam_charts(statistics: Mapping[str, Any]) -> list[tuple[str, Any]]:

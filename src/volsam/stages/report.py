@@ -11,6 +11,7 @@ from volsam.blocks.stage import Block, Job, Stage
 from volsam.report.write import read_inputs, write_report
 from volsam.stages.label import NAME, written_labels
 from volsam.stages.runplan import RunPlan
+from volsam.stages.tracks import TRACKS
 from volsam.volume.labels import open_level
 from volsam.volume.source import open_volume
 
@@ -39,7 +40,9 @@ class Report(Stage[None]):
     def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
         plan = RunPlan.of(self.job)
         image = open_volume(**plan.image)
-        labels = open_level(written_labels(self.job), NAME, 0, "r")
+        # An object of a sequence keeps its colour from frame to frame.
+        shown = TRACKS if self.job.config.task == "track" else NAME
+        labels = open_level(written_labels(self.job), shown, 0, "r")
         inputs = read_inputs(
             self.paths.folder,
             self.job.sample,
