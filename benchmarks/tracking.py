@@ -1,7 +1,7 @@
 """From raw images to lineages: sequences of the Cell Tracking Challenge, as scored by its measures.
 
-The embedded model as it is, and fine-tuned on frames that are not scored: later frames of the same
-sequence, or the other sequence where there is one. Beside each result stands laptrack (centroids,
+The embedded model as it is, and fine-tuned on frames that are not scored, later ones of the same
+sequence. Beside each result stands laptrack (centroids,
 splitting and gap closing) on the same objects. ``VOLSAM_SEQUENCES`` chooses among them. What is done is
 kept in the folder, so that a benchmark that was stopped goes on.
 """
@@ -54,7 +54,7 @@ class Sequence:
 
 SEQUENCES = {
     "HeLa nuclei": Sequence("ctc_fluo_hela", ("01", 0, 30), ("01", 30, 45), 26, 0.645, 25),
-    "HeLa DIC": Sequence("ctc_dic_hela", ("01", 0, 84), ("02", 0, 42), 114, 0.19, 40),
+    "HeLa DIC": Sequence("ctc_dic_hela", ("01", 0, 42), ("01", 42, 84), 114, 0.19, 40),
     "stem cells": Sequence("ctc_phc_psc", ("01", 0, 60), ("01", 60, 101), 12.4, 1.6, 20),
     "simulated": Sequence("ctc_fluo_sim", ("01", 0, 16), ("01", 16, 24), 52, 0.125, 40),
 }
