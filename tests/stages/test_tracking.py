@@ -13,6 +13,7 @@ import scenes
 import tifffile
 import zarr
 
+from volsam.cli.view import layers
 from volsam.errors import VolsamError
 from volsam.exchange.ctc import read_ctc
 from volsam.exchange.geff import read_geff
@@ -62,6 +63,9 @@ def test_from_a_sequence_to_lineages(tmp_path: Path, depth: int, given: bool) ->
     ):
         assert family(other) == family(lineage)
         assert len(other.links()) == len(lineage.links())
+    shown = layers(paths.folder)
+    assert [kind for *_, kind in shown][-2:] == ["labels", "tracks"]
+    assert len(shown[-1][0]) == len(lineage.objects)
     data_, graph = read_tracks_csv(paths.tracks_csv)
     assert len(data_) == len(lineage.objects)
     assert graph == {int(daughter): [mother] for daughter in daughters}

@@ -57,11 +57,11 @@ def layers(folder: Path) -> list[tuple[Any, dict[str, Any], str]]:
                     options["contrast_limits"] = [contrast] * channels if several else contrast
                 found.append((data, options, shown_as))
     if tracked:
-        found.append(_tracks(folder, outputs["plan"]["plan"]))
+        found.append(_tracks(folder, outputs["plan"]["plan"], found[-1][1].get("units")))
     return found
 
 
-def _tracks(folder: Path, plan: dict[str, Any]) -> tuple[Any, dict[str, Any], str]:
+def _tracks(folder: Path, plan: dict[str, Any], units: Any) -> tuple[Any, dict[str, Any], str]:
     """Tracks of the lineage with their divisions, where the reader puts the image."""
     from volsam.exchange.tracks_table import tracks_layer
     from volsam.track.tables import read_lineage
@@ -73,6 +73,7 @@ def _tracks(folder: Path, plan: dict[str, Any]) -> tuple[Any, dict[str, Any], st
         "name": "tracks",
         "scale": (plan["interval"] or 1.0, *[1.0] * (dimensions - 1)),
         "translate": (0.0, *plan["translation"][4 - dimensions :]),
+        "units": units,
         "tail_length": 10,
         "head_length": 0,
     }
