@@ -24,8 +24,10 @@ from volsam.train.synthetic import nuclei_slices
 def test_files_are_complete_and_small() -> None:
     names = {path.name for path in EMBEDDED.iterdir()}
     assert {"weights.safetensors", "model.json", "card.md"} <= names
-    recipes = sorted(name for name in names if name.startswith("recipe-"))
-    assert len(recipes) == sum(name.startswith("training-log-") for name in names) == 9
+    count = sum(name.startswith("recipe-") for name in names)
+    assert count == sum(name.startswith("training-log-") for name in names) == 10
+    recipes = [f"recipe-{number}.yaml" for number in range(1, count + 1)]
+    assert names.issuperset(recipes)
     assert (EMBEDDED / "weights.safetensors").stat().st_size <= 16e6
     description = json.loads((EMBEDDED / "model.json").read_text())
     AisParameters(**description["ais"])

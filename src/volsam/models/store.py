@@ -252,8 +252,9 @@ class ModelStore:
         if scores is None:
             metrics = found.description().get("metrics") or {}
             scores = {"model": metrics.get("after"), "parent": metrics.get("before")}
+        newest = max(known.number for known in self.versions(name))
         entry = {"version": version, "hash": found.hash, "why": reason, "by": by}
-        entry["scores"] = dict(scores)
+        entry |= {"scores": dict(scores), "newest": newest}
         entries = self._entries(name)
         if entries and {k: v for k, v in entries[-1].items() if k != "when"} == entry:
             return found  # said before: a repeated run must not change the file
@@ -261,7 +262,7 @@ class ModelStore:
         return found
 
     def history(self, name: str) -> list[dict[str, Any]]:
-        """Promotions, oldest first: version, hash, scores, when, why, by."""
+        """Promotions, oldest first: version, hash, scores, when, why, by, and the newest version then."""
         return self._entries(check_name(name))
 
     def find(self, name: str) -> Path:

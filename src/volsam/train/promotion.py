@@ -60,17 +60,17 @@ def better(settings: Train, before: dict[str, float], after: dict[str, float]) -
 def decide(store: ModelStore, version: Version, settings: Train) -> tuple[bool, str]:
     """Put a version to use if it is to be; returns whether it is in use now, and why.
 
-    A repeated training asks again of a version that was there, which a decision that was made by hand
-    since then overrules.
+    A repeated training asks again of a version that was there when somebody decided by hand, which
+    overrules the training's rule.
     """
     name, number = version.name, version.number
-    description, history = version.description(), store.history(name)
+    history = store.history(name)
     last = history[-1] if history else None
     if last and last["version"] == number:
         return True, str(last.get("why"))
-    if last and last.get("by") == "hand" and last["when"] >= description["created"]:
+    if last and last.get("by") == "hand" and number <= last.get("newest", 0):
         return False, f"version {last['version']} was put to use by hand since then"
-    metrics = description.get("metrics") or {}
+    metrics = version.description().get("metrics") or {}
     good, why = better(settings, metrics.get("before") or {}, metrics.get("after") or {})
     if good:
         store.promote(name, number, why, by="training")
