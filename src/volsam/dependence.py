@@ -34,7 +34,7 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "number": (),
     "label": ("output", "stitch.max_gap"),
     "measure": (),
-    "observe": ("track.max_gap",),
+    "observe": ("track.max_gap", "track.overlap"),
     "link": ("track", "sample:corrections", "sample:prompts"),
     "tracks": ("output",),
     "export": ("export",),

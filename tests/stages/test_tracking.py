@@ -14,6 +14,8 @@ import tifffile
 import zarr
 
 from volsam.cli.view import layers
+from volsam.config import load, validate
+from volsam.dependence import stage_config
 from volsam.errors import VolsamError
 from volsam.exchange.ctc import read_ctc
 from volsam.exchange.geff import read_geff
@@ -146,3 +148,23 @@ def test_scores_against_a_tracked_truth(tmp_path: Path) -> None:
     page = paths.report.read_text()
     assert "Lineages" in page
     assert "Family trees" in page
+
+
+def test_formats_that_are_not_asked_for_do_not_stay(tmp_path: Path) -> None:
+    dishes.write_sequence(tmp_path)
+    sample = {"segmentation": str(tmp_path / "labels.tif")}
+    data = dishes.settings(tmp_path, tmp_path / "r", sample=sample)
+    paths = scenes.run_pipeline(data, stages=dishes.GIVEN)
+    assert paths.trackmate.is_file()
+    data["export"] = {"formats": ["csv"]}
+    scenes.run_pipeline(data, stages=dishes.GIVEN)
+    assert paths.tracks_csv.is_file()
+    assert not any(path.exists() for path in (paths.trackmate, paths.ctc, paths.geff))
+
+
+@pytest.mark.parametrize("stage", dishes.GIVEN)
+def test_every_stage_takes_the_settings_it_is_handed(tmp_path: Path, stage: str) -> None:
+    """Limits that hold between keys must hold in the part that a stage sees."""
+    data = dishes.settings(tmp_path, tmp_path / "r")
+    config = validate({**data, "track": {"max_gap": 6, "overlap": 8, "window": 9}})
+    assert load(stage_config(config, "a", stage)).track.max_gap in (2, 6)

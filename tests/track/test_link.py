@@ -186,3 +186,14 @@ def test_nothing_to_fit() -> None:
     objects = Objects.sort([1], [0], np.zeros((1, 3)), [1])
     with pytest.raises(VolsamError, match="nothing to fit"):
         fit([Example(Scene(objects), np.zeros((0, 2), np.uint64))], DEFAULTS["general"])
+
+
+@pytest.mark.parametrize("solver", ["global", "fast"])
+@pytest.mark.parametrize("daughters", [(2, 3), (2, 5)])
+def test_a_demanded_division_is_made(solver: str, daughters: tuple[int, int]) -> None:
+    """Also over a gap; 1 is in frame 0, 2 and 3 in frame 1, 4 and 5 in frame 2."""
+    position = [[0, 10, 10], [0, 10, 11], [0, 10, 40], [0, 10, 12], [0, 10, 41]]
+    objects = Objects.sort([1, 2, 3, 4, 5], [0, 1, 1, 2, 2], position, np.full(5, 9.0))
+    must = [[1, daughter] for daughter in daughters]
+    found = link(objects, settings=Track(solver=solver), must=must).tolist()  # type: ignore[arg-type]
+    assert all(pair in found for pair in must)

@@ -15,7 +15,7 @@ from volsam.config import Config
 from volsam.paths import SamplePaths
 
 # Stages whose output is read by later stages only.
-INTERMEDIATE = ("encode", "segment", "overlap", "partition", "number")
+INTERMEDIATE = ("encode", "segment", "overlap", "partition")
 
 
 def clean_sample(config: Config, sample: str) -> int:
@@ -36,7 +36,7 @@ def clean_sample(config: Config, sample: str) -> int:
         doomed += [paths.ledger(stage) for stage in INTERMEDIATE]
         doomed += [paths.tables(stage) for stage in INTERMEDIATE]
         doomed += [paths.embeddings, paths.fragments, paths.fragment_table]
-        doomed += [paths.offsets, paths.lookup, paths.numbers]
+        doomed += [paths.offsets, paths.lookup]
         freed = sum(_bytes(path) for path in doomed)
         for path in doomed:
             if path.is_dir():

@@ -7,6 +7,7 @@ is complete.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,23 @@ class Export(Stage[dict[str, str]]):
             "csv": self._csv,
             "trackmate": self._trackmate,
         }
-        return {name: writers[name](lineage) for name in self.config.export.formats}
+        said: dict[str, str] = {name: writers[name](lineage) for name in self.config.export.formats}
+        # Of an earlier lineage nothing may stay beside this one.
+        for name, path in self.places.items():
+            if said.get(name, "left out"):
+                _remove(path)
+        return said
+
+    @property
+    def places(self) -> dict[str, Path]:
+        """Where each format lies."""
+        paths = self.paths
+        return {
+            "geff": paths.geff,
+            "ctc": paths.ctc,
+            "csv": paths.tracks_csv,
+            "trackmate": paths.trackmate,
+        }
 
     def write(self, block: Block, result: dict[str, str]) -> dict[str, Any]:
         return {"formats": result}
@@ -103,3 +120,10 @@ class Export(Stage[dict[str, str]]):
             image=self.plan.image["path"],
         )
         return ""
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

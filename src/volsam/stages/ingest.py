@@ -119,6 +119,8 @@ class Ingest(Stage[None]):
             )
         root = Path(info.path) / (info.key or "")
         check_free(root)
+        if self.job.config.task == "track":
+            check_free(root, "tracks")
         if not os.access(root, os.W_OK):
             raise VolsamError(
                 f"Labels cannot be written into {root}, which you may not write; "

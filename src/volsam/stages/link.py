@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from volsam.blocks.stage import Attempt, Block, Job, Stage
+from volsam.errors import VolsamError
 from volsam.exchange.ctc import open_ctc
 from volsam.geometry import Box
 from volsam.paths import SamplePaths, replace, sweep
@@ -130,6 +131,11 @@ def example(job: Job) -> Example:
     scene = stage.scene()
     truth = open_ctc(str(stage.sample.truth_tracks))
     frames = ObjectFrames(job, stage.plan)
+    if truth.frames.stop > (stage.plan.frames or 1):
+        raise VolsamError(
+            f"{stage.sample.truth_tracks} has frames up to {truth.frames.stop - 1} and sample "
+            f"{job.sample} {stage.plan.frames} frames; give the truth of the same frames."
+        )
     links, known = true_links(scene.objects, frames, truth.table, truth.read, truth.frames)
     return Example(scene, links, known)
 
@@ -159,13 +165,15 @@ def _values(
     seen: dict[str, np.ndarray[Any, Any]], ids: np.ndarray[Any, Any]
 ) -> dict[str, np.ndarray[Any, Any]]:
     """What was observed of each object; medians for those too small to be seen at that resolution."""
+    if not len(seen["id"]):  # nothing is left at that resolution
+        return {"motion": np.zeros((len(ids), 3))}
     order = np.argsort(seen["id"])
-    place = np.searchsorted(seen["id"], ids, sorter=order).clip(max=max(0, len(order) - 1))
-    rows = order[place] if len(order) else np.zeros(0, np.int64)
+    place = np.searchsorted(seen["id"], ids, sorter=order).clip(max=len(order) - 1)
+    rows = order[place]
     known = seen["id"][rows] == ids
     values = {}
     for name, column in seen.items():
         if name != "id":
-            values[name] = np.where(known, column[rows], np.median(column) if len(column) else 0.0)
+            values[name] = np.where(known, column[rows], np.median(column))
     motion = [np.where(known, values.pop(f"motion_{axis}"), 0.0) for axis in "zyx"]
     return values | {"motion": np.stack(motion, axis=1)}

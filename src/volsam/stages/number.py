@@ -102,7 +102,8 @@ def numbered(paths: SamplePaths, plan: RunPlan, box: Box) -> npt.NDArray[np.uint
     labels = segmentation(plan).read(box).astype(np.uint64)
     objects = np.zeros(labels.shape, np.uint64)
     for frame, slices in frames_of(box, plan.depth):
-        low, high = np.searchsorted(pairs[:, 0], [frame, frame + 1])
+        # As uint64: another type would have the whole table converted.
+        low, high = np.searchsorted(pairs[:, 0], np.array([frame, frame + 1], np.uint64))
         place = low + np.searchsorted(pairs[low:high, 1], labels[slices])
         objects[slices] = np.where(labels[slices] > 0, place + 1, 0)
     return objects

@@ -32,6 +32,7 @@ from volsam.stages.label import NAME, written_labels
 from volsam.stages.runplan import RunPlan
 from volsam.track.measure import measure, overlaps
 from volsam.track.motion import flow
+from volsam.volume.checks import check_finite
 from volsam.volume.labels import open_level
 from volsam.volume.source import Volume, open_volume
 
@@ -151,7 +152,10 @@ class Observe(Stage[Observations]):
         labels = np.asarray(inverse, np.uint32).reshape(objects.shape)
         if ids[0]:  # no background
             labels += np.uint32(1)
-        image = None if self.image is None else self.image.read(box)
+        image = None
+        if self.image is not None:
+            image = self.image.read(box)
+            check_finite(image, box.start, self.image.info.path)
         return Frame(labels, ids[ids > 0].astype(np.uint64), image)
 
     def _observe(

@@ -75,7 +75,11 @@ def read_corrections(path: str | Path | None, objects: Objects, reach: float) ->
             try:
                 values = [float(value) for value in places]
             except ValueError:
-                raise VolsamError(f"Line {number} of {path} holds text for a number.") from None
+                values = [np.nan]
+            if not np.isfinite(values).all():
+                raise VolsamError(
+                    f"Line {number} of {path} holds something else than numbers; correct it."
+                )
             found = [
                 _at(trees, objects, place, reach, f"Line {number} of {path}")
                 for place in (values[:4], values[4:])
@@ -94,7 +98,7 @@ def _row(action: str, objects: Objects, pair: npt.NDArray[np.uint64]) -> list[st
 
 def _read(path: Path) -> list[list[str]]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             header, *rows = list(csv.reader(file)) or [[]]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text file"

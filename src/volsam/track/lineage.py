@@ -206,7 +206,13 @@ class Lineage:
     def divisions(self) -> dict[int, Ints]:
         """Daughter tracks of each track that divides."""
         born = np.flatnonzero(self.parent)
-        return {
-            int(mother): born[self.parent[born] == mother] + 1
-            for mother in np.unique(self.parent[born])
-        }
+        born = born[np.argsort(self.parent[born], kind="stable")]
+        mothers, first = np.unique(self.parent[born], return_index=True)
+        return (
+            {
+                int(mother): daughters + 1
+                for mother, daughters in zip(mothers, np.split(born, first[1:]), strict=True)
+            }
+            if len(mothers)
+            else {}
+        )

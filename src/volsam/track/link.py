@@ -23,11 +23,9 @@ from volsam.track.defaults import DEFAULTS
 from volsam.track.lineage import Floats, Ids, Ints, Objects
 from volsam.track.scene import Overlaps, Scene
 from volsam.track.settings import Track
-from volsam.track.solve import Problem, exact, stepwise
+from volsam.track.solve import FORCE, Problem, exact, stepwise
 from volsam.track.weights import Weights, gains
 from volsam.track.windows import Window, windows
-
-_FORCE = 1e4  # more than any set of rivals gains
 
 
 class Found(NamedTuple):
@@ -176,7 +174,7 @@ def constrain(problem: Problem, scene: Scene, window: Window, constraints: Const
         for pair, daughter in zip(pairs, daughters, strict=True):
             wrong |= np.isin(pair, forbidden)
             wrong |= np.isin(daughter, target) & ~np.isin(pair, demanded)
-        value: Floats = np.where(wrong, -1.0, np.where(kept > 0, _FORCE + base, base))
+        value: Floats = np.where(wrong, -1.0, np.where(kept > 0, FORCE + base, base))
         return value
 
     a, d = problem.links, problem.divisions

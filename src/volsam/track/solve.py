@@ -30,6 +30,9 @@ Mask = npt.NDArray[np.bool_]
 
 _OPTIMALITY = 1e-9  # relative distance from the best choice at which HiGHS may stop
 
+FORCE = 1e4
+"""Gain of what a user demands: more than any set of rivals gains."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -147,6 +150,10 @@ def stepwise(problem: Problem, span: Ints) -> Mask:
         Whether each link, then each division, is chosen.
     """
     a, d, gain = problem.links, problem.divisions, problem.link_gain
+    # What a user demands comes first, and leaves the rest without the objects it takes.
+    demanded = problem.division_gain >= FORCE / 2
+    taken = np.concatenate([d.first[demanded], d.second[demanded]])
+    gain = np.where(np.isin(a.source, d.mother[demanded]) | np.isin(a.target, taken), 0.0, gain)
     chosen = matching(a.source, a.target, np.where(span == 1, gain, 0.0))
     # A division keeps the link of its mother and joins an object that is free.
     sides = (a.source, a.target, d.mother, d.first, d.second)
@@ -154,12 +161,12 @@ def stepwise(problem: Problem, span: Ints) -> Mask:
     successor, gained = np.full(rows, -1), np.zeros(rows)
     successor[a.source[chosen]], gained[a.source[chosen]] = a.target[chosen], gain[chosen]
     free = np.ones(rows, np.bool_)
-    free[a.target[chosen]] = False
+    free[a.target[chosen]] = free[taken] = False
     kept = successor[d.mother]
     joined = np.where(kept == d.first, d.second, d.first)
     fits = ((kept == d.first) | (kept == d.second)) & free[joined]
     extra = np.where(fits, problem.division_gain - gained[d.mother], 0.0)
-    divided = matching(d.mother, joined, extra)
+    divided = matching(d.mother, joined, extra) | demanded
     chosen &= ~np.isin(a.source, d.mother[divided])
     ends = ~np.isin(a.source, np.concatenate([a.source[chosen], d.mother[divided]]))
     free[joined[divided]] = False
