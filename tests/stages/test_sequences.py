@@ -15,9 +15,12 @@ import tifffile
 import zarr
 from ome_zarr_models import open_ome_zarr
 
+from volsam.blocks.stage import Job
+from volsam.config import validate
 from volsam.errors import VolsamError
 from volsam.evaluate.contingency import Contingency
 from volsam.stages.evaluate import one_id_per_frame
+from volsam.stages.runplan import RunPlan
 
 FRAMES = 3
 
@@ -166,3 +169,20 @@ def test_what_cannot_be_tracked_is_refused(
     sample = {k: v.format(folder=tmp_path) if isinstance(v, str) else v for k, v in sample.items()}
     with pytest.raises(VolsamError, match=said):
         scenes.run_pipeline(settings(tmp_path, tmp_path / "r", 1, sample=sample))
+
+
+def test_labels_share_the_time_axis_of_an_image_in_place(tmp_path: Path) -> None:
+    """Whatever interval is stated: viewers lay them on the image by their scales."""
+    write_sequence(tmp_path, 1)
+    made = scenes.run_pipeline(settings(tmp_path, tmp_path / "made", 1), stages=("ingest",))
+    sample = {"image": str(made.store), "axes": None, "frame_interval": 60.0}
+    paths = scenes.run_pipeline(settings(tmp_path, tmp_path / "r", 1, sample=sample))
+    image = open_ome_zarr(zarr.open_group(paths.store / "labels" / "objects", mode="r"))
+    (multiscale,) = image.ome_attributes.multiscales
+    assert multiscale.datasets[0].coordinateTransformations[0].scale[0] == 300.0
+    assert (
+        RunPlan.of(
+            Job(validate(settings(tmp_path, tmp_path / "r", 1, sample=sample)), "a")
+        ).interval
+        == 60.0
+    )

@@ -71,7 +71,7 @@ def _tracks(folder: Path, plan: dict[str, Any], units: Any) -> tuple[Any, dict[s
     options = {
         "graph": graph,
         "name": "tracks",
-        "scale": (plan["interval"] or 1.0, *[1.0] * (dimensions - 1)),
+        "scale": (plan["time"][0], *[1.0] * (dimensions - 1)),
         "translate": (0.0, *plan["translation"][4 - dimensions :]),
         "units": units,
         "tail_length": 10,

@@ -20,6 +20,7 @@ from volsam.geometry import Box
 from volsam.stages.fragments import FragmentStore
 from volsam.stages.number import numbered
 from volsam.stages.runplan import RunPlan
+from volsam.volume.info import TimeAxis
 from volsam.volume.labels import create_labels, label_path, open_level
 from volsam.volume.layout import smallest_label_dtype
 from volsam.volume.pyramid import level_steps, plan_level, write_level_block
@@ -106,7 +107,7 @@ class Label(Stage[Objects | None]):
             factors=self.plan.factors,
             translation=self.plan.translation,
             frames=self.plan.frames,
-            interval=self.plan.interval,
+            time=TimeAxis(*self.plan.time),
             version=output.ome_zarr,
             source=source,
             has_image=self.has_image,

@@ -73,6 +73,8 @@ class RunPlan:
         Frames of a sequence, whose slices are numbered through; None for a volume.
     interval : float or None
         Seconds between frames.
+    time : (float, str or None)
+        Step and unit of the image's own time axis, which labels share.
     """
 
     image: dict[str, Any]
@@ -104,6 +106,7 @@ class RunPlan:
     segmentation: dict[str, Any] | None
     frames: int | None
     interval: float | None
+    time: tuple[float, str | None]
 
     @classmethod
     def of(cls, job: Job) -> RunPlan:
@@ -129,6 +132,7 @@ class RunPlan:
                 "translation": tuple(data["translation"]),
                 "factors": tuple((fz, fy, fx) for fz, fy, fx in data["factors"]),
                 "region": (tuple(start), tuple(stop)),
+                "time": tuple(data["time"]),
             }
         )
 

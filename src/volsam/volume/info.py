@@ -49,6 +49,31 @@ _SPELLINGS: dict[str, str] = {
 }
 
 
+# Seconds per unit of time, as OME-Zarr spells it.
+SECONDS: dict[str, float] = {
+    "nanosecond": 1e-9,
+    "microsecond": 1e-6,
+    "millisecond": 1e-3,
+    "second": 1.0,
+    "minute": 60.0,
+    "hour": 3600.0,
+    "day": 86400.0,
+}
+
+
+@dataclass(frozen=True)
+class TimeAxis:
+    """Scale of the time axis in a file: the step between frames, and its unit if there is one."""
+
+    step: float = 1.0
+    unit: str | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds between frames, if the unit tells."""
+        return None if self.unit not in SECONDS else self.step * SECONDS[self.unit]
+
+
 @dataclass(frozen=True)
 class VolumeInfo:
     """Description of one volume at one resolution level: one time point, or a sequence as a stack.
@@ -85,6 +110,8 @@ class VolumeInfo:
         Resolution level read.
     frames : int or None
         Frames of a sequence; None for one time point.
+    time : TimeAxis
+        What the file says of the time axis.
     """
 
     shape: ZYX
@@ -103,6 +130,7 @@ class VolumeInfo:
     factors: tuple[ZYX, ...] = ()
     level: int = 0
     frames: int | None = None
+    time: TimeAxis = TimeAxis()
 
     @property
     def depth(self) -> int:
@@ -121,6 +149,7 @@ class Metadata:
     unit: str | None = None
     translation: Size = (0.0, 0.0, 0.0)
     channel_names: tuple[str, ...] = ()
+    time: TimeAxis = TimeAxis()
 
 
 def require_voxel_size(info: VolumeInfo) -> Size:

@@ -17,7 +17,7 @@ import numpy as np
 from volsam.geometry import Box
 from volsam.volume.checks import check_finite
 from volsam.volume.frames import split_frames, stack_unit, stored_axes
-from volsam.volume.info import ZYX, VolumeInfo
+from volsam.volume.info import ZYX, TimeAxis, VolumeInfo
 from volsam.volume.layout import Layout, clip_layout, create_array, open_image_level
 from volsam.volume.metadata import image_attributes
 from volsam.volume.pyramid import level_shape
@@ -95,7 +95,7 @@ def create_image(
         info.voxel_size,
         info.unit,
         info.translation,
-        interval,
+        TimeAxis(interval, "second") if interval else info.time,
         channel_names=info.channel_names,
         dtype=info.dtype,
     )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from volsam.errors import VolsamError
 from volsam.volume.frames import FrameSlices, stack_unit, stored_axes
-from volsam.volume.info import ZYX, Size
+from volsam.volume.info import ZYX, Size, TimeAxis
 from volsam.volume.layout import clip_layout, create_array, open_image_level
 from volsam.volume.metadata import image_attributes, versioned
 from volsam.volume.pyramid import level_shape
@@ -45,7 +45,7 @@ def create_labels(
     factors: Sequence[ZYX] = (),
     translation: Size = (0.0, 0.0, 0.0),
     frames: int | None = None,
-    interval: float | None = None,
+    time: TimeAxis | None = None,
     version: str = "0.5",
     source: str | None = None,
     has_image: bool = False,
@@ -66,8 +66,10 @@ def create_labels(
         In `unit`.
     factors : sequence of (z, y, x)
         Downsampling of levels 1, 2, … relative to level 0: those of the image.
-    frames, interval : int, float, optional
-        Frames of a sequence, and seconds between them.
+    frames : int, optional
+        Frames of a sequence.
+    time : TimeAxis, optional
+        Scale of its time axis: that of the image, so that viewers lay one on the other.
     version : {"0.4", "0.5"}
         Of a new store; an existing one keeps its own.
     source : str, optional
@@ -110,7 +112,7 @@ def create_labels(
             voxel_size,
             unit,
             translation,
-            interval,
+            time,
             method="mode",
             label_source=source or ("../../" if has_image else None),
             is_label=True,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from volsam.volume.info import METRES, ZYX, Size
+from volsam.volume.info import METRES, ZYX, Size, TimeAxis
 
 
 def image_attributes(
@@ -20,7 +20,7 @@ def image_attributes(
     voxel_size: Size | None,
     unit: str,
     translation: Size = (0.0, 0.0, 0.0),
-    interval: float | None = None,
+    time: TimeAxis | None = None,
     method: str = "mean",
     channel_names: Sequence[str] = (),
     dtype: str = "uint16",
@@ -38,8 +38,8 @@ def image_attributes(
         Downsampling of levels 1, 2, … relative to level 0.
     voxel_size, translation : (z, y, x)
         In `unit`; without a voxel size the scale is 1 and has no unit.
-    interval : float, optional
-        Seconds between frames; without it the scale of t is 1 and has no unit.
+    time : TimeAxis, optional
+        Scale of t; without it 1 and no unit.
     method : str
         How the levels were made.
     channel_names : sequence of str
@@ -50,10 +50,11 @@ def image_attributes(
         Add the ``image-label`` metadata.
     """
     size = voxel_size or (1.0, 1.0, 1.0)
+    time = time or TimeAxis()
     datasets = []
     for level, factor in enumerate([(1, 1, 1), *factors]):
         # The centre of a coarse voxel is the centre of the fine voxels it covers.
-        scale, shift = {"t": interval or 1.0}, {}
+        scale, shift = {"t": time.step}, {}
         for a, t, s, f in zip("zyx", translation, size, factor, strict=True):
             scale[a], shift[a] = s * f, t + s * (f - 1) / 2
         datasets.append(
@@ -67,7 +68,7 @@ def image_attributes(
         )
     multiscale = {
         "name": name,
-        "axes": [_axis(a, unit if voxel_size else None, interval) for a in axes],
+        "axes": [_axis(a, unit if voxel_size else None, time.unit) for a in axes],
         "datasets": datasets,
         "type": method,
     }
@@ -94,11 +95,11 @@ def versioned(version: str, attributes: dict[str, Any]) -> dict[str, Any]:
     return attributes
 
 
-def _axis(letter: str, unit: str | None, interval: float | None) -> dict[str, str]:
+def _axis(letter: str, unit: str | None, time: str | None) -> dict[str, str]:
     if letter == "c":
         return {"name": "c", "type": "channel"}
     if letter == "t":
-        return {"name": "t", "type": "time"} | ({"unit": "second"} if interval else {})
+        return {"name": "t", "type": "time"} | ({"unit": time} if time else {})
     axis = {"name": letter, "type": "space"}
     if unit in METRES:
         axis["unit"] = unit

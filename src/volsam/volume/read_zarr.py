@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from volsam.errors import VolsamError
 from volsam.volume.axes import Axes
-from volsam.volume.info import Metadata, unit_name
+from volsam.volume.info import Metadata, TimeAxis, unit_name
 from volsam.volume.source import Stored
 
 if TYPE_CHECKING:
@@ -173,6 +173,13 @@ def _parse_axes(axes: Sequence[Any], where: str) -> tuple[str, tuple[str | None,
     return "".join(letters), units
 
 
+def _time(image: Multiscale, level: int) -> TimeAxis:
+    if "t" not in image.axes:
+        return TimeAxis()
+    place = image.axes.index("t")
+    return TimeAxis(image.scales[level][place], image.units[place])
+
+
 def _open_level(
     group: zarr.Group, image: Multiscale, where: str, key: str | None, level: int
 ) -> Stored:
@@ -213,6 +220,7 @@ def _open_level(
         unit=units[-1] if units else None,
         translation=axes.spatial(image.translations[level], 0.0),
         channel_names=image.channel_names,
+        time=_time(image, level),
     )
     base = image.scales[level]
     return Stored(

@@ -237,6 +237,7 @@ def open_volume(
         factors=tuple(_whole(settled.spatial(s, 1)) for s in stored.coarser),
         level=level,
         frames=frames,
+        time=stored.metadata.time,
     )
     time = _chosen_time(info, timepoint)
     volume = Volume(info, stored.array, settled, time, _weights(info, channel))
