@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from benchmarks.by_laptrack import laptrack_links
 from benchmarks.common import data, table
 from volsam.blocks.runner import run_stage
 from volsam.blocks.stage import Job
@@ -133,7 +133,7 @@ def one(sequence: Sequence, way: str, place: Path, images: Path, truth: Path) ->
     pixels = lineage.objects.position[:, 1:] / sequence.pixel
     theirs = Lineage.of(
         lineage.objects,
-        laptrack_links(lineage.objects.id, lineage.objects.frame, pixels, sequence.cutoff),
+        laptrack_links(lineage.objects.id, lineage.objects.frame, pixels, sequence.cutoff, gaps=2),
     )
     frames = ObjectFrames(job, plan)
     compared = CtcSequence.of(theirs, frames, plan.frames or 1, "laptrack")
@@ -142,33 +142,6 @@ def one(sequence: Sequence, way: str, place: Path, images: Path, truth: Path) ->
         "laptrack": tracking_scores(str(truth), compared),
         "cpu": {"training": learnt, "tracking": time.process_time() - started - learnt},
     }
-
-
-def laptrack_links(
-    ids: NDArray[np.uint64], frame: NDArray[np.int64], position: NDArray[np.float64], cutoff: float
-) -> NDArray[np.uint64]:
-    """Links of laptrack: squared distance, gaps of two frames, splitting."""
-    import pandas as pd
-    from laptrack import LapTrack
-
-    names = [f"x{n}" for n in range(position.shape[1])]
-    spots = pd.DataFrame(position, columns=names).assign(frame=frame, id=ids)
-    tracker = LapTrack(
-        cutoff=cutoff**2,
-        gap_closing_cutoff=cutoff**2,
-        gap_closing_max_frame_count=2,
-        splitting_cutoff=cutoff**2,
-    )
-    tracks, splits, _ = tracker.predict_dataframe(spots, names, only_coordinate_cols=False)
-    tracks = tracks.reset_index(drop=True).sort_values(["track_id", "frame"])
-    same = tracks["track_id"].to_numpy()[1:] == tracks["track_id"].to_numpy()[:-1]
-    number = tracks["id"].to_numpy()
-    links = [np.stack([number[:-1][same], number[1:][same]], axis=1)]
-    first, last = (tracks.groupby("track_id")["id"].agg(how) for how in ("first", "last"))
-    if len(splits):
-        mother, daughter = (splits[f"{role}_track_id"].to_numpy() for role in ("parent", "child"))
-        links.append(np.stack([last[mother].to_numpy(), first[daughter].to_numpy()], axis=1))
-    return np.concatenate(links).astype(np.uint64)
 
 
 def _config(sequence: Sequence, way: str, place: Path, images: Path, truth: Path) -> Config:

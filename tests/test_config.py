@@ -14,6 +14,7 @@ import yaml
 from volsam.cli.configdocs import documents
 from volsam.config import Config, load, validate
 from volsam.dependence import (
+    OBJECT_CORRECTIONS,
     STAGE_SECTIONS,
     evaluate_config,
     stage_config,
@@ -198,6 +199,8 @@ def test_key_reruns_only_the_stages_that_read_it(path: tuple[str, ...]) -> None:
         for stage, entries in STAGE_SECTIONS.items()
         if entry in entries or entry.split(".")[0] in entries
     }
+    if entry == "sample:corrections":  # a table that cannot be read may be one of objects as well
+        reading |= {s for s, entries in STAGE_SECTIONS.items() if OBJECT_CORRECTIONS in entries}
     if entry in ("results", "sample:image"):
         reading = set(STAGES)  # where all is, and what all of it is about
     before = validate(LEAST)

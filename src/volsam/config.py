@@ -87,7 +87,8 @@ class Sample(Section):
     """Table of points and boxes of single objects, which are followed through a sequence of planes
     instead of all that the model finds (docs/prompted-tracking.md)."""
     corrections: PathText | None = None
-    """Table of corrected links of a tracked sequence (`volsam track correct`)."""
+    """Table of corrections: objects that were merged or split, and links of a tracked sequence
+    (`volsam track correct`)."""
     truth: PathText | None = None
     """True labels of the same shape; asks for `metrics.json`."""
     truth_key: str | None = None

@@ -11,6 +11,10 @@ from typing import Any
 
 from volsam.config import Config
 from volsam.evaluate.settings import HELD_OUT
+from volsam.track.correction_table import corrects_objects
+
+# The table of corrections, for stages that read of it what it merges and splits: named if it does.
+OBJECT_CORRECTIONS = "corrections of objects"
 
 # The sections each stage reads; `sample:<field>` names a field of the sample.
 STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
@@ -33,7 +37,8 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "partition": ("stitch", "objects"),
     "propagate": ("sample:prompts", "track.prompted"),
     "number": (),
-    "label": ("output", "stitch.max_gap"),
+    "regroup": ("stitch.max_gap", OBJECT_CORRECTIONS),
+    "label": ("output", "stitch.max_gap", OBJECT_CORRECTIONS),
     "measure": (),
     "observe": ("track.max_gap", "track.overlap"),
     "link": ("track", "sample:corrections", "sample:prompts"),
@@ -50,7 +55,11 @@ def stage_settings(config: Config, sample: str, stage: str) -> dict[str, Any]:
     whole = config.of_sample(sample).model_dump(mode="json")
     settings: dict[str, Any] = {}
     for entry in STAGE_SECTIONS[stage]:
-        if entry.startswith("sample:"):
+        if entry == OBJECT_CORRECTIONS:
+            path = whole["samples"][sample]["corrections"]
+            if corrects_objects(path):
+                settings["sample.corrections"] = path
+        elif entry.startswith("sample:"):
             field = entry.removeprefix("sample:")
             settings[f"sample.{field}"] = whole["samples"][sample][field]
         else:

@@ -10,6 +10,7 @@ Invariants
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from volsam.blocks.ledger import record_path
@@ -18,6 +19,7 @@ from volsam.errors import VolsamError
 from volsam.evaluate.settings import HELD_OUT
 from volsam.models.names import described
 from volsam.paths import SamplePaths
+from volsam.track.correction_table import digest_of_objects
 from volsam.volume.fingerprint import fingerprint
 
 Stamp = tuple[str, str]
@@ -40,6 +42,8 @@ def external_inputs(config: Config, sample: str, stage: str) -> dict[str, str]:
             found["mask"] = chosen.mask
     elif stage == "propagate" and chosen.prompts:
         found["prompts"] = chosen.prompts
+    elif stage == "regroup" and chosen.corrections:
+        found["corrections"] = chosen.corrections
     elif stage == "link":
         named = {
             "corrections": chosen.corrections,
@@ -91,10 +95,15 @@ def stamps(config: Config, sample: str, stage: str) -> dict[str, Stamp]:
     """(Stat signature, fingerprint) of a stage's external inputs, by role."""
     config = config.of_sample(sample)
     known = _known(SamplePaths(config.results, sample), stage)
-    return {
+    found: dict[str, Stamp] = {
         role: fingerprint(path, known.get(role))
         for role, path in external_inputs(config, sample, stage).items()
     }
+    if stage == "regroup" and "corrections" in found:
+        path = str(config.samples[sample].corrections)
+        with suppress(VolsamError):  # the stage refuses what cannot be understood
+            found["corrections"] = found["corrections"][0], digest_of_objects(path)
+    return found
 
 
 def fingerprints(config: Config, sample: str, stage: str) -> dict[str, str]:

@@ -108,6 +108,11 @@ class SamplePaths:
         return self.work / "numbers.npy"
 
     @property
+    def regrouped(self) -> Path:
+        """Points by which a user merged and split objects, with the objects before and after."""
+        return self.work / "regrouped.parquet"
+
+    @property
     def lineage(self) -> Path:
         """Every object with its track: what all outputs of a tracked sequence are made from."""
         return self.folder / "lineage.parquet"
@@ -219,7 +224,8 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove partial files that a kill left directly in `folder`."""
+    """Remove partial files that a kill left directly in `folder`; folders are their writers' matter."""
     if folder.is_dir():
         for partial in folder.glob(".*.partial"):
-            partial.unlink(missing_ok=True)
+            if partial.is_file():
+                partial.unlink(missing_ok=True)

@@ -186,3 +186,32 @@ def test_labels_share_the_time_axis_of_an_image_in_place(tmp_path: Path) -> None
         ).interval
         == 60.0
     )
+
+
+def test_labels_have_the_z_axis_of_their_image(tmp_path: Path) -> None:
+    """Viewers lay axes on each other from the last to the first."""
+    write_sequence(tmp_path, 1)
+    image = tifffile.imread(tmp_path / "image.tif")
+    group = zarr.create_group(tmp_path / "image.ome.zarr")
+    axes = [{"name": a, "type": t} for a, t in zip("tczyx", ["time", "channel"], strict=False)]
+    axes += [{"name": a, "type": "space", "unit": "micrometer"} for a in "zyx"]
+    scale = {"type": "scale", "scale": [1.0] * 5}
+    datasets = [{"path": "0", "coordinateTransformations": [scale]}]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
+    group.create_array("0", data=image[:, None, None], chunks=(1, 1, 1, 40, 44))
+    output = {"chunk": [2, 20, 20], "shard": [2, 40, 40]}
+    flat = scenes.run_pipeline(settings(tmp_path, tmp_path / "flat", 1, output=output))
+    truth = tifffile.imread(tmp_path / "truth.tif")
+    tifffile.imwrite(tmp_path / "deep.tif", truth[:, None], photometric="minisblack")
+    sample = {"image": str(tmp_path / "image.ome.zarr"), "axes": None}
+    sample["truth"] = str(tmp_path / "deep.tif")  # labels may have that axis as well
+    deep = scenes.run_pipeline(
+        settings(tmp_path, tmp_path / "deep", 1, sample=sample, output=output)
+    )
+    (multiscale,) = open_ome_zarr(
+        zarr.open_group(deep.store / "labels" / "objects", mode="r")
+    ).ome_attributes.multiscales
+    assert [axis.name for axis in multiscale.axes] == list("tzyx")
+    labels = scenes.read_labels(deep)
+    assert labels.shape == (FRAMES, 1, 40, 44)
+    assert np.array_equal(labels[:, 0], scenes.read_labels(flat))

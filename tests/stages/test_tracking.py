@@ -22,7 +22,7 @@ from volsam.exchange.geff import read_geff
 from volsam.exchange.trackmate import read_trackmate
 from volsam.exchange.tracks_table import read_tracks_csv
 from volsam.stages import observe as observe_stage
-from volsam.track.corrections import corrections_between, read_corrections, write_corrections
+from volsam.track.corrected_links import corrections_between, read_corrections, write_corrections
 from volsam.track.lineage import Lineage
 from volsam.track.tables import read_lineage
 

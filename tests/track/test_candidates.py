@@ -68,6 +68,28 @@ def test_gaps() -> None:
         assert sorted(zip(found.source.tolist(), found.target.tolist(), strict=True)) == pairs
 
 
+def test_a_division_over_a_gap_is_a_candidate() -> None:
+    scene = Scene(objects([0, 2, 2, 3], [(0, 0), (0, 6), (0, -6), (90, 0)], [100, 50, 50, 101]))
+    for longest, count in ((0, 0), (1, 1)):
+        _, divided = candidates(scene, range(4), Track(max_gap=longest))
+        assert len(divided) == count
+    told = dict(zip(DIVISION, division_features(scene, divided)[0].tolist(), strict=True))
+    assert (told["gap"], told["claimed"], told["midpoint"]) == (1, 0, 0)
+
+
+def test_how_loose_and_how_fast_growing_a_sequence_is() -> None:
+    frames = [f for f in range(8) for _ in range(2**f)]
+    crowd = Scene(objects(frames, [(0, 500.0 * n) for f in range(8) for n in range(2**f)]))
+    assert crowd.units.population > 2  # doubles in every frame
+    assert crowd.units.loose == 0  # all go on where they were
+    o = crowd.objects
+    later = Objects(o.id, o.frame + 40, o.position, o.size)
+    assert Scene(later).units == crowd.units  # empty frames before it are no growth
+    still = Scene(objects([0, 0, 1], [(0, 0), (0, 100), (0, 0)]))
+    assert still.units.population == 0
+    assert still.units.loose > 2
+
+
 def test_nearest_of_either() -> None:
     before = np.array([[0.0, 0, x] for x in range(20)])
     one, other = near(before, np.array([[0.0, 0, 3.0]]), 10, 2)

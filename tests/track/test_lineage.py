@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from volsam.errors import VolsamError
@@ -45,6 +45,7 @@ def test_impossible_links_are_refused(links: list[list[int]], said: str) -> None
         Lineage.of(objects([0, 0, 1]), links)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_links_come_back(data: st.DataObject) -> None:
     frames = sorted(data.draw(st.lists(st.integers(0, 5), max_size=20)))

@@ -72,6 +72,27 @@ def test_positions_alone() -> None:
     assert errors(objects, found, true) <= 0.15 * len(true)
 
 
+def test_divisions_go_over_gaps() -> None:
+    objects, overlaps = seen()
+    true = true_links(objects, grown().parent)
+    mother, daughter = objects.rows(true[np.isin(true[:, 0], repeated(true[:, 0]))]).T
+    kept = np.setdiff1d(np.arange(len(objects)), mother[objects.frame[mother] > 0])
+    some = Objects(
+        *(x[kept] for x in (objects.id, objects.frame, objects.position, objects.size)),
+        {name: value[kept] for name, value in objects.values.items()},
+    )
+    both = np.isin([overlaps.source, overlaps.target], some.id).all(axis=0)
+    left = Overlaps(overlaps.source[both], overlaps.target[both], overlaps.size[both])
+    lineage = Lineage.of(some, link(some, left))
+    assert len(lineage.divisions()) >= 0.7 * len(set(mother.tolist()))
+    assert not set(objects.id[daughter]) & set(repeated(lineage.links()[:, 1]))
+
+
+def repeated(ids: Ids) -> Ids:
+    known, count = np.unique(ids, return_counts=True)
+    return known[count > 1]
+
+
 def test_order_within_a_frame_does_not_matter() -> None:
     objects, overlaps = seen()
     random = np.random.default_rng(0)

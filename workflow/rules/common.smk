@@ -10,6 +10,7 @@ from volsam.dependence import evaluate_config, stage_config, train_config
 from volsam.errors import VolsamError
 from volsam.inputs import check_inputs, evaluation_inputs, fingerprints, training_inputs
 from volsam.paths import EvaluationPaths, SamplePaths, trained_marker
+from volsam.track.correction_table import corrects_objects
 
 # Where to run comes from the profile, what to run from the configuration.
 if "cluster" not in config and workflow.resource_settings.cores is None:
@@ -82,6 +83,14 @@ def objects(wildcards):
     chosen = SAMPLES[wildcards.sample].samples[wildcards.sample]
     known = chosen.segmentation or chosen.prompts
     return marker("number" if known else "partition").format(sample=wildcards.sample)
+
+
+def corrected(wildcards):
+    """Objects as they were found, or as a user merged and split them."""
+    chosen = SAMPLES[wildcards.sample].samples[wildcards.sample]
+    if corrects_objects(chosen.corrections):
+        return marker("regroup").format(sample=wildcards.sample)
+    return objects(wildcards)
 
 
 def given(wildcards):

@@ -180,10 +180,33 @@ rule number:
         " --cluster {resources.site:q} --workers {threads} 2>&1 | tee -a {log:q}"
 
 
+# Objects that a user merged or split become what was made of them.
+rule regroup:
+    input:
+        objects,
+    output:
+        marker("regroup"),
+    log:
+        log_of("regroup"),
+    conda:
+        "../envs/volsam.yaml"
+    threads: 1
+    resources:
+        site=CLUSTER,
+    params:
+        settings=settings("regroup"),
+        inputs=inputs("regroup"),
+    message:
+        "regroup {wildcards.sample}"
+    shell:
+        "python -m volsam run regroup --config {params.settings:q} --sample {wildcards.sample:q}"
+        " --cluster {resources.site:q} --workers {threads} 2>&1 | tee -a {log:q}"
+
+
 # Objects become labels in OME-Zarr, with their pyramid.
 rule label:
     input:
-        objects,
+        corrected,
     output:
         marker("label"),
     log:

@@ -16,7 +16,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from volsam.blocks.stage import Job
@@ -25,7 +24,7 @@ from volsam.stages.fragments import FragmentStore
 from volsam.stages.partition import PartitionStage
 from volsam.stages.runplan import RunPlan
 from volsam.stitch.costs import StitchParameters, edge_costs
-from volsam.stitch.dips import are_bright, log_dips
+from volsam.stitch.dips import log_dips
 from volsam.stitch.graph import Edges, Fragments
 
 Floats = NDArray[np.float32]
@@ -96,16 +95,7 @@ class Seams:
         job.marker("partition")
         stage = PartitionStage(job)
         plan, paths = stage.plan, job.paths
-        counts = np.diff(np.load(paths.offsets)).astype(np.int64)
-        columns = ["size", "signal", "background"]
-        table = pq.read_table(paths.fragment_table, columns=columns)
-        size, signal, background = (table[name].to_numpy() for name in columns)
-        bright = are_bright(signal, background, size)
-        shape = (plan.shape[0], *plan.grid.counts)
-        fragments = Fragments.from_counts(counts.reshape(shape), size, signal if bright else None)
-        edges = Edges.from_parquet(
-            sorted(paths.tables("overlap").glob("*.parquet")), len(fragments)
-        )
+        fragments, edges = stage.graph()
         worst = fragment_disagreement(fragments, edges, np.load(paths.lookup), stage.parameters)
         return cls(plan, FragmentStore(paths, plan), fragments, worst)
 

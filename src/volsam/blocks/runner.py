@@ -8,6 +8,7 @@ Invariants
   worker.
 - A failed block is tried again, with half the batch after running out of memory, and the reasons stay
   in its ledger line; a `VolsamError` is the user's to mend and is not retried.
+- Half-written files of a run that was killed, of whichever stage, are gone when blocks start.
 - A lost worker is no fault of its block: it may happen more often than an error. A block that loses its
   worker again and again is taken to be too large for it and gets a smaller batch.
 """
@@ -39,7 +40,7 @@ from volsam.blocks.ledger import Ledger, record_path
 from volsam.blocks.stage import Attempt, Block, Stage
 from volsam.blocks.state import State
 from volsam.errors import VolsamError
-from volsam.paths import write_json
+from volsam.paths import sweep, write_json
 from volsam.volume.store import writing
 
 if TYPE_CHECKING:
@@ -107,6 +108,11 @@ def _run_stage(
 ) -> dict[str, Any]:
     started = time.monotonic()
     digest = stage.digest()
+    paths = stage.paths
+    ledgers, states = paths.ledger(stage.name).parent, paths.state(stage.name).parent
+    with writing(paths.folder):
+        for folder in (paths.folder, paths.work, ledgers, states):
+            sweep(folder)  # what a kill of any stage left half-written beside its output
     with Ledger(stage.paths.ledger(stage.name), digest) as ledger:
         with writing(stage.paths.folder):
             if ledger.resumed:

@@ -55,6 +55,11 @@ class Block:
         """Key in the ledger."""
         return f"{self.phase}:" + "-".join(str(i) for i in self.index)
 
+    @property
+    def stem(self) -> str:
+        """Name of its files."""
+        return self.id.replace(":", "_")
+
 
 @dataclass(frozen=True)
 class Attempt:

@@ -7,7 +7,6 @@ from volsam.config import Config
 from volsam.stages.evaluate import open_truth
 from volsam.stages.ingest import Ingest
 from volsam.stages.plan import Plan
-from volsam.volume.source import open_volume
 
 
 def print_forecast(config: Config, sample: str, workers: int) -> None:
@@ -25,7 +24,7 @@ def print_forecast(config: Config, sample: str, workers: int) -> None:
     image = {"path": chosen.image, "key": chosen.key, "axes": chosen.axes}
     plan, expected = stage.resolve(image, sample_voxels=False)
     if chosen.truth is not None:
-        open_truth(chosen, open_volume(**plan.image).info)
+        open_truth(chosen, plan.shape, plan.frames)
     for warning in stage.warnings:
         print(f"warning: {warning}")
     print(f"sample      {sample}: {chosen.image}")

@@ -265,9 +265,12 @@ def write_ctc(
         table = "man_track.txt" if truth else "res_track.txt"
         (partial / table).write_text(rows, encoding="ascii")
 
-    replace_folder(
-        folder, write, lambda path: all(_WRITTEN.fullmatch(entry.name) for entry in path.iterdir())
-    )
+    replace_folder(folder, write, is_ctc)
+
+
+def is_ctc(folder: Path) -> bool:
+    """Whether a folder holds nothing but what `write_ctc` writes."""
+    return all(_WRITTEN.fullmatch(entry.name) for entry in folder.iterdir())
 
 
 def relabel(labels: Labels, old: npt.ArrayLike, new: npt.NDArray[Any]) -> Labels:

@@ -3,7 +3,7 @@
 Invariants
 ----------
 - Under its final name a folder is whole or absent; a kill leaves hidden names beside it at most, which
-  the next write takes away.
+  the next write or removal takes away.
 - A folder is replaced only if it holds nothing that we would not have written.
 """
 
@@ -41,7 +41,7 @@ def replace_folder(
         raise VolsamError(
             f"{folder} exists and holds other things; move it away, or choose another place."
         )
-    new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    new, old = _hidden(folder)
     with writing(folder):
         for left in (new, old):
             shutil.rmtree(left, ignore_errors=True)
@@ -54,3 +54,25 @@ def replace_folder(
         finally:
             shutil.rmtree(new, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_folder(folder: Path, ours: Callable[[Path], bool]) -> None:
+    """Take a folder of ours away, if it is there, and what a kill left beside it; others stay.
+
+    Raises
+    ------
+    VolsamError
+        If it may not be removed.
+    """
+    new, old = _hidden(folder)
+    with writing(folder):
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
+        if folder.is_dir() and ours(folder):
+            folder.rename(old)  # a part of it under its own name would be nobody's
+            shutil.rmtree(old)
+
+
+def _hidden(folder: Path) -> tuple[Path, Path]:
+    """Names of a folder that is being written, and of one that is being removed."""
+    return folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")

@@ -119,7 +119,7 @@ def write_geff(
             partial, objects.id, nodes, lineage.links(), {}, metadata, zarr_format=2
         )
 
-    replace_folder(Path(folder), write, _is_ours)
+    replace_folder(Path(folder), write, is_geff)
 
 
 def read_geff(folder: str | Path) -> Lineage:
@@ -169,7 +169,8 @@ def read_geff(folder: str | Path) -> Lineage:
     return Lineage.of(Objects.sort(ids, frame, position, size, more), links)
 
 
-def _is_ours(folder: Path) -> bool:
+def is_geff(folder: Path) -> bool:
+    """Whether a folder holds what `write_geff` writes."""
     import zarr
 
     try:

@@ -17,6 +17,7 @@ STAGES = {
     "partition": "PartitionStage",
     "propagate": "Propagate",
     "number": "Number",
+    "regroup": "Regroup",
     "label": "Label",
     "measure": "Measure",
     "observe": "Observe",

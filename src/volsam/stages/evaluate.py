@@ -7,21 +7,23 @@ held. Runs only for samples that name a truth.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from volsam.blocks.stage import Attempt, Block, Job, Stage
+from volsam.blocks.stage import Attempt, Block, Job
 from volsam.config import Sample
 from volsam.errors import VolsamError
 from volsam.evaluate.contingency import Contingency
 from volsam.evaluate.metrics import score
 from volsam.geometry import Box, split
-from volsam.paths import replace, sweep, write_json
+from volsam.paths import write_json
 from volsam.stages.label import NAME, written_labels
-from volsam.stages.runplan import RunPlan
-from volsam.volume.info import VolumeInfo
+from volsam.stages.tabled import TabledStage, columns, table_files
 from volsam.volume.labels import open_level
 from volsam.volume.source import Volume, labels_arguments, open_volume
 
@@ -29,12 +31,11 @@ BLOCK = (16, 1024, 1024)
 LARGEST_BASELINE = 2**26
 
 
-def open_truth(sample: Sample, image: VolumeInfo) -> Volume:
-    """The true labels of a sample, which must have the image's shape."""
+def open_truth(sample: Sample, shape: tuple[int, ...], frames: int | None) -> Volume:
+    """The true labels of a sample, which must have the image's shape and its number of frames."""
     if sample.truth is None:
         raise VolsamError(f"The sample of {sample.image} names no truth; add truth: <path> to it.")
-    shape = image.shape
-    truth = open_volume(**labels_arguments(image, sample.truth, sample.truth_key))
+    truth = open_volume(**labels_arguments(sample.truth, sample.truth_key, shape, frames))
     if truth.info.shape != shape:
         raise VolsamError(
             f"The truth {sample.truth} has shape {truth.info.shape} and the image {shape}; give "
@@ -63,7 +64,7 @@ def one_id_per_frame(truth: npt.NDArray[Any], start: int, depth: int) -> npt.NDA
     return np.where(truth > 0, truth.astype(np.uint64) + offset, np.uint64(0))
 
 
-class Evaluate(Stage[Contingency]):
+class Evaluate(TabledStage[Contingency]):
     """Stage `evaluate`."""
 
     name = "evaluate"
@@ -71,13 +72,11 @@ class Evaluate(Stage[Contingency]):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        self.plan = RunPlan.of(job)
         self.store = written_labels(job)
-        self.folder = self.paths.tables(self.name)
 
     def truth(self) -> Volume:
         """The true labels."""
-        return open_truth(self.sample, open_volume(**self.plan.image).info)
+        return open_truth(self.sample, self.plan.shape, self.plan.frames)
 
     def blocks(self) -> Iterator[Block]:
         self.truth()
@@ -86,12 +85,6 @@ class Evaluate(Stage[Contingency]):
             for index, box in split(Box.of(self.plan.shape), BLOCK)
             if box.intersect(self.plan.region_box).size
         )
-
-    def reset(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-
-    def sweep(self) -> None:
-        sweep(self.folder)
 
     def compute(self, block: Block, attempt: Attempt) -> Contingency:
         box = block.box.intersect(self.plan.region_box)
@@ -102,13 +95,7 @@ class Evaluate(Stage[Contingency]):
         return Contingency.of(labels, truth)
 
     def write(self, block: Block, result: Contingency) -> dict[str, Any]:
-        path = self.folder / f"{block.id.replace(':', '_')}.npz"
-
-        def save(partial: Any) -> None:
-            with partial.open("wb") as file:
-                np.savez(file, label=result.label, truth=result.truth, count=result.count)
-
-        replace(path, save)
+        self.write_table(block, pa.table(asdict(result)))
         return {"pairs": len(result.count)}
 
     def _baseline(self) -> dict[str, Any]:
@@ -127,10 +114,8 @@ class Evaluate(Stage[Contingency]):
         return {"name": "Otsu and distance watershed, best of its settings", **scores}
 
     def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
-        tables = []
-        for record in records:
-            with np.load(self.folder / f"{record['block'].replace(':', '_')}.npz") as table:
-                tables.append(Contingency(table["label"], table["truth"], table["count"]))
+        files = table_files(self.paths, self.name)
+        tables = (Contingency(**columns(pq.read_table(path))) for path in files)
         scores = {"truth": self.sample.truth, **score(Contingency.sum(tables))}
         if self.config.evaluate.baseline and self.plan.frames is None:
             scores["baseline"] = self._baseline()

@@ -7,14 +7,14 @@ is complete.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from volsam.blocks.stage import Attempt, Block, Job, Stage
-from volsam.exchange.ctc import LIMIT, write_ctc
-from volsam.exchange.geff import write_geff
+from volsam.exchange.ctc import LIMIT, is_ctc, write_ctc
+from volsam.exchange.folder import remove_folder
+from volsam.exchange.geff import is_geff, write_geff
 from volsam.exchange.trackmate import write_trackmate
 from volsam.exchange.tracks_table import write_tracks_csv
 from volsam.stages.frames import ObjectFrames
@@ -43,28 +43,26 @@ class Export(Stage[dict[str, str]]):
     def compute(self, block: Block, attempt: Attempt) -> dict[str, str]:
         """Formats, each with a sentence where it could not be written."""
         lineage = read_lineage(self.paths.lineage)
-        writers: dict[str, Callable[[Lineage], str]] = {
-            "geff": self._geff,
-            "ctc": self._ctc,
-            "csv": self._csv,
-            "trackmate": self._trackmate,
-        }
-        said: dict[str, str] = {name: writers[name](lineage) for name in self.config.export.formats}
-        # Of an earlier lineage nothing may stay beside this one.
-        for name, path in self.places.items():
+        said: dict[str, str] = {}
+        for name, (place, write, ours) in self.formats.items():
+            if name in self.config.export.formats:
+                said[name] = write(lineage) or ""
+            # Of an earlier lineage nothing may stay beside this one.
             if said.get(name, "left out"):
-                _remove(path)
+                _remove(place, ours)
         return said
 
     @property
-    def places(self) -> dict[str, Path]:
-        """Where each format lies."""
+    def formats(
+        self,
+    ) -> dict[str, tuple[Path, Callable[[Lineage], str | None], Callable[[Path], bool]]]:
+        """Where each format lies, what writes it (or says why it cannot), and what knows it again."""
         paths = self.paths
         return {
-            "geff": paths.geff,
-            "ctc": paths.ctc,
-            "csv": paths.tracks_csv,
-            "trackmate": paths.trackmate,
+            "geff": (paths.geff, self._geff, is_geff),
+            "ctc": (paths.ctc, self._ctc, is_ctc),
+            "csv": (paths.tracks_csv, self._csv, Path.is_file),
+            "trackmate": (paths.trackmate, self._trackmate, Path.is_file),
         }
 
     def write(self, block: Block, result: dict[str, str]) -> dict[str, Any]:
@@ -78,7 +76,7 @@ class Export(Stage[dict[str, str]]):
     def _relative(self, path: Path) -> str:
         return Path(os.path.relpath(path.resolve(), self.paths.geff.resolve())).as_posix()
 
-    def _geff(self, lineage: Lineage) -> str:
+    def _geff(self, lineage: Lineage) -> None:
         image = Path(self.plan.image["path"])
         write_geff(
             self.paths.geff,
@@ -91,9 +89,8 @@ class Export(Stage[dict[str, str]]):
             image=self._relative(image),
             provenance={"model": self.plan.model, "model_hash": self.plan.model_hash},
         )
-        return ""
 
-    def _ctc(self, lineage: Lineage) -> str:
+    def _ctc(self, lineage: Lineage) -> str | None:
         wide = self.config.export.wide_ctc
         if len(lineage) > LIMIT and not wide:
             return (
@@ -102,13 +99,12 @@ class Export(Stage[dict[str, str]]):
             )
         frames = ObjectFrames(self.job, self.plan)
         write_ctc(self.paths.ctc, lineage, frames, self.plan.frames or 1, wide=wide)
-        return ""
+        return None
 
-    def _csv(self, lineage: Lineage) -> str:
+    def _csv(self, lineage: Lineage) -> None:
         write_tracks_csv(self.paths.tracks_csv, lineage)
-        return ""
 
-    def _trackmate(self, lineage: Lineage) -> str:
+    def _trackmate(self, lineage: Lineage) -> None:
         write_trackmate(
             self.paths.trackmate,
             lineage,
@@ -119,11 +115,10 @@ class Export(Stage[dict[str, str]]):
             time_unit="second" if self.plan.interval else "frame",
             image=self.plan.image["path"],
         )
-        return ""
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
+def _remove(path: Path, ours: Callable[[Path], bool]) -> None:
+    if path.is_file():
+        path.unlink()
     else:
-        path.unlink(missing_ok=True)
+        remove_folder(path, ours)

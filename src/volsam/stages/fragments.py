@@ -153,7 +153,7 @@ class FragmentStore:
         )
 
     def _table(self, block: Block) -> Any:
-        return self.tables / f"{block.id.replace(':', '_')}.parquet"
+        return self.tables / f"{block.stem}.parquet"
 
     def finalize(self, blocks: Iterable[Block]) -> dict[str, Any]:
         """Join the tables, number all fragments, write `fragments.parquet` and `offsets.npy`."""

@@ -1,14 +1,15 @@
 """Label: fragments become object labels in OME-Zarr, level by level.
 
-A block is one shard of one level. At level 0 each voxel takes the object of its tile's fragment; gaps
-of up to `stitch.max_gap` slices between voxels of one object are filled where nothing else is.
-Coarser levels are the mode of the finer one, so their ids are a subset of it.
+A block is one shard of one level. At level 0 each voxel takes the object that was found there
+(`stages.found`), or what a user made of it by merging and splitting (stage `regroup`). Coarser levels are
+the mode of the finer one, so their ids are a subset of it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,9 +18,11 @@ import numpy.typing as npt
 
 from volsam.blocks.stage import Attempt, Block, Job, Stage
 from volsam.geometry import Box
-from volsam.stages.fragments import FragmentStore
-from volsam.stages.number import numbered
+from volsam.stages.found import FoundObjects, finder
+from volsam.stages.regroup import read_regrouping
 from volsam.stages.runplan import RunPlan
+from volsam.stitch.regroup import Regrouping
+from volsam.track.correction_table import corrects_objects
 from volsam.volume.info import TimeAxis
 from volsam.volume.labels import create_labels, label_path, open_level
 from volsam.volume.layout import smallest_label_dtype
@@ -47,14 +50,13 @@ class Label(Stage[Objects | None]):
     """Stage `label`."""
 
     name = "label"
-    upstream: tuple[str, ...] = ("partition",)
     image: ClassVar[str] = NAME  # of the label image
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self.plan = RunPlan.of(job)
-        if self.plan.segmentation is not None:
-            self.upstream = ("number",)
+        corrected = corrects_objects(self.sample.corrections)
+        self.upstream = ("regroup" if corrected else finder(self.plan),)
         self.store = self.place()
         self.ingested = job.marker("ingest")["outputs"]
 
@@ -108,6 +110,7 @@ class Label(Stage[Objects | None]):
             translation=self.plan.translation,
             frames=self.plan.frames,
             time=TimeAxis(*self.plan.time),
+            z_axis=self.plan.z_axis,
             version=output.ome_zarr,
             source=source,
             has_image=self.has_image,
@@ -124,50 +127,19 @@ class Label(Stage[Objects | None]):
 
     def finest(self, box: Box) -> npt.NDArray[np.uint64]:
         """Labels of a box at level 0."""
-        return self._fill_gaps(box)
-
-    def _fill_gaps(self, box: Box) -> npt.NDArray[np.uint64]:
-        gap = min(self.config.stitch.max_gap, self.plan.depth - 1)
-        if self.plan.segmentation is not None:
-            gap = 0
-        wide = box.grow((gap, 0, 0), Box.of(self.plan.shape))
-        labels = self._objects(wide)
-        filled = labels.copy()
-        for distance in range(2, gap + 2):
-            for z in range(len(labels) - distance):
-                # One object in slices z and z + distance, nothing in between: the gap is its.
-                between = labels[z + 1 : z + distance]
-                bridge = (labels[z] == labels[z + distance]) & ~between.any(axis=0)
-                np.copyto(filled[z + 1 : z + distance], labels[z], where=bridge)
-        return filled[box.relative_to(wide).slices]
-
-    def _objects(self, box: Box) -> npt.NDArray[np.uint64]:
-        """Objects of a box of the volume, from its tiles' inner boxes."""
-        plan, grid = self.plan, self.plan.grid
-        objects = np.zeros(box.shape, np.uint64)
-        inside = box.intersect(plan.region_box)
-        if not inside.size:
+        objects = self._found.read(box)
+        if self._regrouping is None:
             return objects
-        if plan.segmentation is not None:
-            objects[inside.relative_to(box).slices] = numbered(self.paths, plan, inside)
-            return objects
-        store = FragmentStore(self.paths, plan)
-        lookup = np.load(self.paths.lookup, mmap_mode="r")
-        offsets = store.offsets()
-        (z0, y0, x0), (z1, y1, x1) = inside.start, inside.stop
-        for row in range(y0 // grid.tile, -(-y1 // grid.tile)):
-            for column in range(x0 // grid.tile, -(-x1 // grid.tile)):
-                tile = grid.index(row, column)
-                part = grid.inner(tile).intersect(Box((y0, x0), (y1, x1)))
-                rows, columns = part.relative_to(grid.outer(tile)).slices
-                place = part.relative_to(Box(box.start[1:], box.stop[1:])).slices
-                chunk = store.read(Box((z0, row, column), (z1, row + 1, column + 1)))[:, 0, 0]
-                for z in range(z0, z1):
-                    local = chunk[z - z0, rows, columns]
-                    first, last = (int(offsets[z * len(grid) + tile + k]) for k in (0, 1))
-                    table = np.concatenate([np.zeros(1, np.uint64), lookup[first:last]])
-                    objects[z - box.start[0]][place] = table[local]
-        return objects
+        return self._regrouping.apply(objects, box.start, self.plan.voxel_size)
+
+    @cached_property
+    def _found(self) -> FoundObjects:
+        return FoundObjects(self.paths, self.plan, self.config.stitch.max_gap)
+
+    @cached_property
+    def _regrouping(self) -> Regrouping | None:
+        """What a user merged and split."""
+        return read_regrouping(self.paths) if self.upstream == ("regroup",) else None
 
     def write(self, block: Block, result: Objects | None) -> dict[str, Any]:
         target = open_level(self.store, self.image, block.phase)

@@ -6,24 +6,23 @@ make the lineage. Nothing but tables is read: of the whole sequence, once per wo
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from volsam.blocks.stage import Attempt, Block, Job, Stage
+from volsam.blocks.stage import Attempt, Block, Job
 from volsam.errors import VolsamError
 from volsam.exchange.ctc import open_ctc
 from volsam.geometry import Box
-from volsam.paths import SamplePaths, replace, sweep
+from volsam.paths import SamplePaths, replace
 from volsam.stages.fragments import save_array
 from volsam.stages.frames import ObjectFrames
-from volsam.stages.runplan import RunPlan
-from volsam.track.corrections import read_corrections
+from volsam.stages.tabled import TabledStage, columns, read_tables
+from volsam.track.corrected_links import read_corrections
 from volsam.track.fit import Example
 from volsam.track.lineage import Ids, Lineage, Objects
 from volsam.track.link import Constraints, Found, choose_weights, join, link_window
@@ -34,7 +33,7 @@ from volsam.track.truth import true_links
 from volsam.track.windows import Window, windows
 
 
-class Link(Stage[Found]):
+class Link(TabledStage[Found]):
     """Stage `link`."""
 
     name = "link"
@@ -42,8 +41,6 @@ class Link(Stage[Found]):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        self.plan = RunPlan.of(job)
-        self.folder = self.paths.tables(self.name)
         self.read = job.marker("observe")["digest"]  # of the tables
 
     @property
@@ -61,12 +58,7 @@ class Link(Stage[Found]):
     def reset(self) -> None:
         for path in (self.paths.track_of, self.paths.lineage):
             path.unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-
-    def sweep(self) -> None:
-        sweep(self.folder)
-        sweep(self.paths.work)
+        super().reset()
 
     def compute(self, block: Block, attempt: Attempt) -> Found:
         scene = self.scene()
@@ -89,15 +81,9 @@ class Link(Stage[Found]):
         return read_scene(self.paths, self.read, self.plan.depth == 1)
 
     def write(self, block: Block, result: Found) -> dict[str, Any]:
-        def save(partial: Path) -> None:
-            with partial.open("wb") as file:
-                np.savez(file, pairs=result.pairs, gain=result.gain)
-
-        replace(self._part(block.index[0]), save)
+        source, target = result.pairs.T
+        self.write_table(block, pa.table({"source": source, "target": target, "gain": result.gain}))
         return {"links": len(result.pairs)}
-
-    def _part(self, number: int) -> Path:
-        return self.folder / f"{number}.npz"
 
     def _links(self, objects: Objects) -> Ids:
         """Links of all windows, or of the tracks that were prompted."""
@@ -105,11 +91,8 @@ class Link(Stage[Found]):
             return prompted_links(
                 np.load(self.paths.numbers), read_prompts(self.sample.prompts or "")
             )
-        parts = []
-        for number in range(len(self.windows)):
-            with np.load(self._part(number)) as part:
-                parts.append(Found(part["pairs"], part["gain"]))
-        return objects.id[join(parts)]
+        source, target, gain = columns(read_tables(self.paths, self.name)).values()
+        return objects.id[join([Found(np.stack([source, target], axis=1), gain)])]
 
     def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
         objects = self.scene().objects
@@ -137,28 +120,23 @@ def example(job: Job) -> Example:
             f"{job.sample} {stage.plan.frames} frames; give the truth of the same frames."
         )
     links, known = true_links(scene.objects, frames, truth.table, truth.read, truth.frames)
-    return Example(scene, links, known)
+    return Example(scene, links, known, stage.config.track)
 
 
 @lru_cache(maxsize=1)
 def read_scene(paths: SamplePaths, digest: str, planar: bool) -> Scene:
     """Objects and overlaps of a sequence, of planes or volumes; `digest` is that of stage `observe`."""
     table = pq.read_table(paths.objects)
-    column = {name: table[name].to_numpy() for name in table.column_names}
+    column = columns(table)
     unit = str((table.schema.metadata or {})[b"unit"].decode())
     position = np.stack([column[f"centroid_{axis}_{unit}"] for axis in "zyx"], axis=1)
     voxel = [float(v) for v in (table.schema.metadata or {})[b"voxel_size_zyx"].decode().split(",")]
     size = column["volume"] / (voxel[0] if planar else 1.0)
-    folder = paths.tables("observe")
-    seen = _join(folder, "objects")
+    seen = columns(read_tables(paths, "observe", "objects-"))
     values = _values(seen, column["id"])
     objects = Objects.sort(column["id"], column["frame"], position, size, values)
-    return Scene(objects, Overlaps(*_join(folder, "overlaps").values()))
-
-
-def _join(folder: Path, kind: str) -> dict[str, np.ndarray[Any, Any]]:
-    table = pq.read_table(sorted(folder.glob(f"{kind}-*.parquet")))
-    return {name: table[name].to_numpy() for name in table.column_names}
+    overlaps = Overlaps(*columns(read_tables(paths, "observe", "overlaps-")).values())
+    return Scene(objects, overlaps)
 
 
 def _values(

@@ -6,7 +6,6 @@ make the table independent of how the volume was cut.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
@@ -15,17 +14,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from volsam.blocks.stage import Attempt, Block, Job, Stage
-from volsam.paths import replace, sweep
+from volsam.blocks.stage import Attempt, Block, Job
+from volsam.paths import replace
 from volsam.stages.label import NAME, written_labels
 from volsam.stages.objects import finish, measure_block
-from volsam.stages.runplan import RunPlan
+from volsam.stages.tabled import TabledStage, read_tables
 from volsam.volume.labels import open_level
 from volsam.volume.pyramid import plan_level
 from volsam.volume.source import Volume, open_volume
 
 
-class Measure(Stage[pa.Table]):
+class Measure(TabledStage[pa.Table]):
     """Stage `measure`."""
 
     name = "measure"
@@ -33,9 +32,7 @@ class Measure(Stage[pa.Table]):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        self.plan = RunPlan.of(job)
         self.store = written_labels(job)
-        self.folder = self.paths.tables(self.name)
 
     @cached_property
     def volume(self) -> Volume:
@@ -50,27 +47,20 @@ class Measure(Stage[pa.Table]):
             if box.intersect(self.plan.region_box).size
         )
 
-    def reset(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-
-    def sweep(self) -> None:
-        sweep(self.folder)
-
     def compute(self, block: Block, attempt: Attempt) -> pa.Table:
         labels = np.asarray(open_level(self.store, NAME, 0, "r")[block.box.slices])
         channels = self.volume.read_channels(block.box)
         return measure_block(labels, channels, block.box.start)
 
     def write(self, block: Block, result: pa.Table) -> dict[str, Any]:
-        path = self.folder / f"{block.id.replace(':', '_')}.parquet"
-        replace(path, lambda partial: pq.write_table(result, partial))
+        self.write_table(block, result)
         return {"objects": result.num_rows}
 
     def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
-        tables = [pq.read_table(path) for path in sorted(self.folder.glob("*.parquet"))]
         names = self.volume.info.channel_names
         depth = None if self.plan.frames is None else self.plan.depth
-        table = finish(pa.concat_tables(tables), self.plan.voxel_size, self.plan.unit, names, depth)
+        table = finish(
+            read_tables(self.paths, self.name), self.plan.voxel_size, self.plan.unit, names, depth
+        )
         replace(self.paths.objects, lambda partial: pq.write_table(table, partial))
         return {"table": self.paths.objects.name, "objects": table.num_rows}

@@ -7,20 +7,20 @@ be those of tracks.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from volsam.blocks.stage import Attempt, Block, Job, Stage
+from volsam.blocks.stage import Attempt, Block, Job
 from volsam.errors import VolsamError
 from volsam.geometry import Box
-from volsam.paths import SamplePaths, replace, sweep
+from volsam.paths import replace
+from volsam.stages.fragments import save_array
 from volsam.stages.runplan import RunPlan
+from volsam.stages.tabled import TabledStage, read_tables
 from volsam.volume.frames import frames_of, split_frames
 from volsam.volume.source import Volume, open_volume
 
@@ -28,7 +28,7 @@ BLOCK = (16, 1024, 1024)
 Pairs = npt.NDArray[np.uint64]
 
 
-class Number(Stage[Pairs]):
+class Number(TabledStage[Pairs]):
     """Stage `number`."""
 
     name = "number"
@@ -36,10 +36,8 @@ class Number(Stage[Pairs]):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        self.plan = RunPlan.of(job)
         if self.plan.prompted:
             self.upstream = ("plan", "propagate")
-        self.folder = self.paths.tables(self.name)
 
     def blocks(self) -> Iterator[Block]:
         for index, box in split_frames(self.plan.shape, self.plan.depth, BLOCK):
@@ -48,12 +46,7 @@ class Number(Stage[Pairs]):
 
     def reset(self) -> None:
         self.paths.numbers.unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-
-    def sweep(self) -> None:
-        sweep(self.folder)
-        sweep(self.paths.work)
+        super().reset()
 
     def compute(self, block: Block, attempt: Attempt) -> Pairs:
         box = block.box.intersect(self.plan.region_box)
@@ -71,22 +64,14 @@ class Number(Stage[Pairs]):
         return np.concatenate(found)
 
     def write(self, block: Block, result: Pairs) -> dict[str, Any]:
-        table = pa.table({"frame": result[:, 0], "label": result[:, 1]})
-        path = self.folder / f"{block.id.replace(':', '_')}.parquet"
-        replace(path, lambda partial: pq.write_table(table, partial))
+        self.write_table(block, pa.table({"frame": result[:, 0], "label": result[:, 1]}))
         return {"labels": len(result)}
 
     def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
-        files = sorted(self.folder.glob("*.parquet"))
-        table = pa.concat_tables([pq.read_table(path) for path in files])
+        table = read_tables(self.paths, self.name)
         pairs = np.stack([table[name].to_numpy() for name in ("frame", "label")], axis=1)
         pairs = np.unique(pairs, axis=0)
-
-        def save(partial: Any) -> None:
-            with partial.open("wb") as file:
-                np.save(file, pairs)
-
-        replace(self.paths.numbers, save)
+        replace(self.paths.numbers, lambda partial: save_array(partial, pairs))
         return {"objects": len(pairs)}
 
 
@@ -96,12 +81,11 @@ def segmentation(plan: RunPlan) -> Volume:
     return open_volume(**plan.segmentation)
 
 
-def numbered(paths: SamplePaths, plan: RunPlan, box: Box) -> npt.NDArray[np.uint64]:
-    """Objects of a box of the volume: row + 1 in the sorted table of frames and labels."""
-    pairs = np.load(paths.numbers, mmap_mode="r")
-    labels = segmentation(plan).read(box).astype(np.uint64)
+def numbered(volume: Volume, pairs: Pairs, depth: int, box: Box) -> npt.NDArray[np.uint64]:
+    """Objects of a box of labels: row + 1 in the sorted table of frames and labels."""
+    labels = volume.read(box).astype(np.uint64)
     objects = np.zeros(labels.shape, np.uint64)
-    for frame, slices in frames_of(box, plan.depth):
+    for frame, slices in frames_of(box, depth):
         # As uint64: another type would have the whole table converted.
         low, high = np.searchsorted(pairs[:, 0], np.array([frame, frame + 1], np.uint64))
         place = low + np.searchsorted(pairs[low:high, 1], labels[slices])

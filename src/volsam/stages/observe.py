@@ -15,7 +15,6 @@ Invariants
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -23,38 +22,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from volsam.blocks.stage import Attempt, Block, Job, Stage
+from volsam.blocks.stage import Attempt, Block, Job
 from volsam.geometry import Box
-from volsam.paths import replace, sweep
 from volsam.stages.label import NAME, written_labels
-from volsam.stages.runplan import RunPlan
-from volsam.track.measure import measure, overlaps
-from volsam.track.motion import flow
+from volsam.stages.tabled import TabledStage
+from volsam.track.observe import Frame, observe_run
 from volsam.volume.checks import check_finite
 from volsam.volume.labels import open_level
 from volsam.volume.source import Volume, open_volume
 
 RUN = 8  # frames of a block
 LARGEST = 1 << 26  # voxels of a frame that are held at once
-
-
-class Frame(NamedTuple):
-    """A frame at the resolution of observation.
-
-    Attributes
-    ----------
-    labels : unsigned (z, y, x)
-        Numbers from 1 in the order of `ids`, 0 is background.
-    ids : (n,) uint64
-        Objects, sorted.
-    image : (z, y, x) or None
-    """
-
-    labels: npt.NDArray[np.uint32]
-    ids: npt.NDArray[np.uint64]
-    image: npt.NDArray[Any] | None
 
 
 class Observations(NamedTuple):
@@ -64,7 +43,7 @@ class Observations(NamedTuple):
     overlaps: pa.Table
 
 
-class Observe(Stage[Observations]):
+class Observe(TabledStage[Observations]):
     """Stage `observe`."""
 
     name = "observe"
@@ -72,9 +51,7 @@ class Observe(Stage[Observations]):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        self.plan = RunPlan.of(job)
         self.store = written_labels(job)
-        self.folder = self.paths.tables(self.name)
 
     @cached_property
     def level(self) -> int:
@@ -115,31 +92,20 @@ class Observe(Stage[Observations]):
         for number, start in enumerate(range(frames.start, frames.stop, RUN)):
             yield Block((number,), Box((start,), (min(start + RUN, frames.stop),)))
 
-    def reset(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-
-    def sweep(self) -> None:
-        sweep(self.folder)
-
     def compute(self, block: Block, attempt: Attempt) -> Observations:
-        reach = self.config.track.max_gap + 1
-        start, stop = block.box.start[0], block.box.stop[0]
-        held: dict[int, Frame] = {}
-        rows, pairs = [], []
-        for number in range(start, stop):
-            held.pop(number - 1, None)
-            for later in range(number, min(number + reach, self.frames.stop - 1) + 1):
-                if later not in held:
-                    held[later] = self._frame(later)
-            table, motion = self._observe(number, held[number], held.get(number + 1))
-            rows.append(table)
-            for gap in range(1, reach + 1):
-                if number + gap in held:
-                    pairs.append(self._overlaps(held[number], held[number + gap], gap * motion))
-        return Observations(pa.concat_tables(rows), pa.concat_tables(pairs or [_pairs()]))
+        run = range(block.box.start[0], block.box.stop[0])
+        max_gap = self.config.track.max_gap
+        seen = observe_run(self._frame, run, self.frames.stop, self.spacing, max_gap)
+        # Frame, position and size are those of the table of objects.
+        values = {k: v for k, v in seen.objects.items() if k not in ("frame", "position", "size")}
+        motion = values.pop("motion")
+        columns = {"id": values.pop("label"), **values}
+        columns |= {f"motion_{axis}": motion[:, n] for n, axis in enumerate("zyx")}
+        pairs = {name: seen.overlaps[name] for name in ("source", "target", "size")}
+        return Observations(pa.table(columns), pa.table(pairs))
 
     def _frame(self, number: int) -> Frame:
+        """A frame at the resolution of observation; labels are the ids of objects."""
         depth = self.plan.depth
         stored = open_level(self.store, NAME, self.level, "r")
         (_, y0, x0), (_, y1, x1) = self.plan.region
@@ -147,46 +113,25 @@ class Observe(Stage[Observations]):
         start = (number * depth, y0 // fy, x0 // fx)
         stop = ((number + 1) * depth, -(-y1 // fy), -(-x1 // fx))
         box = Box(start, stop).intersect(Box.of(stored.shape))
-        objects = np.asarray(stored[box.slices])
-        ids, inverse = np.unique(objects, return_inverse=True)
-        labels = np.asarray(inverse, np.uint32).reshape(objects.shape)
-        if ids[0]:  # no background
-            labels += np.uint32(1)
-        image = None
-        if self.image is not None:
-            image = self.image.read(box)
-            check_finite(image, box.start, self.image.info.path)
-        return Frame(labels, ids[ids > 0].astype(np.uint64), image)
+        labels = np.asarray(stored[box.slices])
+        if self.image is None:
+            return Frame(labels)
+        image = self._pixels(self.image, box)
+        check_finite(image, box.start, self.image.info.path)
+        return Frame(labels, image)
 
-    def _observe(
-        self, number: int, frame: Frame, later: Frame | None
-    ) -> tuple[pa.Table, npt.NDArray[np.float64]]:
-        """Rows of a frame's objects, and their motion until the next frame, (n, 3)."""
-        values = measure(frame.labels, self.spacing, frame.image)
-        position = values.pop("position")
-        motion = np.zeros_like(position)
-        if frame.image is not None and later is not None and later.image is not None:
-            motion = flow(frame.image, later.image, self.spacing).at(position)
-        values.pop("label")
-        values.pop("size")
-        columns = {"id": frame.ids, **values}
-        columns |= {f"motion_{axis}": motion[:, n] for n, axis in enumerate("zyx")}
-        return pa.table(columns), motion
-
-    def _overlaps(self, frame: Frame, later: Frame, motion: npt.NDArray[np.float64]) -> pa.Table:
-        shift = np.rint(motion / self.spacing).astype(np.int64)
-        source, target, voxels = overlaps(frame.labels, later.labels, shift)
-        kept = (source > 0) & (target > 0)
-        source, target = source[kept].astype(np.int64), target[kept].astype(np.int64)
-        planar = self.plan.depth == 1
-        unit = math.prod(self.spacing[1:] if planar else self.spacing)
-        return _pairs(frame.ids[source - 1], later.ids[target - 1], voxels[kept] * unit)
+    @staticmethod
+    def _pixels(image: Volume, box: Box) -> npt.NDArray[Any]:
+        """The image in a box; pyramids that round sizes down end before the labels do."""
+        inside = box.intersect(Box.of(image.info.shape))
+        if inside == box:
+            return image.read(box)
+        missing = [(0, b - a) for a, b in zip(inside.stop, box.stop, strict=True)]
+        return np.pad(image.read(inside), missing, mode="edge")
 
     def write(self, block: Block, result: Observations) -> dict[str, Any]:
-        name = block.id.replace(":", "_")
         for kind, table in result._asdict().items():
-            path = self.folder / f"{kind}-{name}.parquet"
-            replace(path, lambda partial, table=table: pq.write_table(table, partial))  # type: ignore[misc]
+            self.write_table(block, table, f"{kind}-")
         return {"objects": result.objects.num_rows, "overlaps": result.overlaps.num_rows}
 
     def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -196,9 +141,3 @@ class Observe(Stage[Observations]):
             "overlaps": sum(record["overlaps"] for record in counts),
             "level": self.level,
         }
-
-
-def _pairs(*columns: npt.NDArray[Any]) -> pa.Table:
-    kinds = {"source": np.uint64, "target": np.uint64, "size": np.float64}
-    given = columns or ((),) * 3
-    return pa.table({n: np.asarray(c, k) for (n, k), c in zip(kinds.items(), given, strict=True)})

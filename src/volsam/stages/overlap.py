@@ -7,44 +7,29 @@ later neighbours, and writes one table; ids are global, so the tables can be joi
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from volsam.blocks.stage import Attempt, Block, Job, Stage
+from volsam.blocks.stage import Attempt, Block
 from volsam.geometry import Box
-from volsam.paths import replace, sweep
 from volsam.stages.fragments import FragmentStore
-from volsam.stages.runplan import RunPlan
+from volsam.stages.tabled import TabledStage
 from volsam.stitch.overlaps import OVERLAP_DTYPE, slice_overlaps, tile_overlaps, to_table
 from volsam.volume.frames import frame_stop
 
 Rows = np.ndarray[Any, np.dtype[np.void]]
 
 
-class Overlap(Stage[Rows]):
+class Overlap(TabledStage[Rows]):
     """Stage `overlap`."""
 
     name = "overlap"
     upstream: tuple[str, ...] = ("segment",)
 
-    def __init__(self, job: Job) -> None:
-        super().__init__(job)
-        self.plan = RunPlan.of(job)
-        self.folder = self.paths.tables(self.name)
-
     def blocks(self) -> Iterator[Block]:
         return self.plan.tile_blocks()
-
-    def reset(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-
-    def sweep(self) -> None:
-        sweep(self.folder)
 
     def compute(self, block: Block, attempt: Attempt) -> Rows:
         grid, reach = self.plan.grid, self.config.stitch.max_gap + 1
@@ -81,9 +66,7 @@ class Overlap(Stage[Rows]):
         return np.concatenate(rows)
 
     def write(self, block: Block, result: Rows) -> dict[str, Any]:
-        table = to_table(result)
-        path = self.folder / f"{block.id.replace(':', '_')}.parquet"
-        replace(path, lambda partial: pq.write_table(table, partial))
+        self.write_table(block, to_table(result))
         return {"edges": len(result), "bytes": int(result.nbytes)}
 
     def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from volsam.blocks.stage import Attempt, Block, Job, Stage
-from volsam.paths import replace, sweep
+from volsam.paths import replace
 from volsam.stages.fragments import save_array
 from volsam.stages.runplan import RunPlan
+from volsam.stages.tabled import table_files
 from volsam.stitch.costs import StitchParameters
 from volsam.stitch.dips import are_bright
 from volsam.stitch.graph import Edges, Fragments
@@ -46,10 +47,8 @@ class PartitionStage(Stage[Partition]):
     def reset(self) -> None:
         self.paths.lookup.unlink(missing_ok=True)
 
-    def sweep(self) -> None:
-        sweep(self.paths.work)
-
-    def compute(self, block: Block, attempt: Attempt) -> Partition:
+    def graph(self) -> tuple[Fragments, Edges]:
+        """Fragments, and which of them cover each other."""
         counts = np.diff(np.load(self.paths.offsets)).astype(np.int64)
         columns = ["size", "signal", "background"]
         table = pq.read_table(self.paths.fragment_table, columns=columns)
@@ -59,8 +58,11 @@ class PartitionStage(Stage[Partition]):
         fragments = Fragments.from_counts(
             counts.reshape(shape), size, signal if bright else None, depth=self.plan.depth
         )
-        files = sorted(self.paths.tables("overlap").glob("*.parquet"))
-        return partition(fragments, Edges.from_parquet(files, len(fragments)), self.parameters)
+        files = table_files(self.paths, "overlap")
+        return fragments, Edges.from_parquet(files, len(fragments))
+
+    def compute(self, block: Block, attempt: Attempt) -> Partition:
+        return partition(*self.graph(), self.parameters)
 
     def write(self, block: Block, result: Partition) -> dict[str, Any]:
         replace(self.paths.lookup, lambda partial: save_array(partial, result.objects))

@@ -134,6 +134,7 @@ class Plan(Stage[None]):
             frames=info.frames,
             interval=self.sample.frame_interval or info.time.seconds,
             time=(info.time.step, info.time.unit),
+            z_axis=info.z_axis,
         )
         timed_from = TIMED_FROM if sample_voxels else 1
         tiled = None if plan.prompted else model  # objects are prompted, not tiles
@@ -272,7 +273,7 @@ class Plan(Stage[None]):
         """Arguments of `open_volume` for labels of the image's shape."""
         if path is None:
             return None
-        arguments = labels_arguments(image, path, key)
+        arguments = labels_arguments(path, key, image.shape, image.frames)
         labels = open_volume(**arguments)
         if labels.info.shape != image.shape:
             raise VolsamError(

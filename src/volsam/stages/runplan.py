@@ -75,6 +75,8 @@ class RunPlan:
         Seconds between frames.
     time : (float, str or None)
         Step and unit of the image's own time axis, which labels share.
+    z_axis : bool
+        The image has a z axis, be it of length 1, which labels share.
     """
 
     image: dict[str, Any]
@@ -107,6 +109,7 @@ class RunPlan:
     frames: int | None
     interval: float | None
     time: tuple[float, str | None]
+    z_axis: bool = False
 
     @classmethod
     def of(cls, job: Job) -> RunPlan:

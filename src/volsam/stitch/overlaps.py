@@ -43,7 +43,7 @@ OVERLAP_DTYPE = np.dtype(
 _DENSE_KEYS = 1 << 24  # up to here a histogram of all possible pairs is cheap (128 MiB)
 _TABLE = 1 << 26  # labels up to here are replaced through a table; untouched pages cost nothing
 
-Labels = NDArray[np.unsignedinteger]
+Labels = NDArray[np.integer]
 
 
 def count_overlaps(
@@ -53,7 +53,7 @@ def count_overlaps(
 
     Parameters
     ----------
-    a, b : uint32 arrays of one shape
+    a, b : integer arrays of one shape
         Labels; 0 is background and ignored.
 
     Returns

@@ -4,7 +4,7 @@ Invariants
 ----------
 - Objects that overlap are candidates at any distance; others if they are near after motion and among
   the nearest of either.
-- A division is one candidate: a mother and a pair of daughters in the next frame, nearer one first.
+- A division is one candidate: a mother and a pair of daughters in one frame, nearer one first.
 - No two candidates are the same, and they are sorted by rows: a function of the objects only.
 """
 
@@ -69,14 +69,14 @@ def candidates(scene: Scene, frames: range, settings: Track) -> tuple[Links, Div
     scene : Scene
     frames : range
     settings : Track
-        Longest gap, radius, and whether there are divisions.
+        Longest gap, radius, and whether there are divisions; over gaps only the global solver makes them.
     """
     reach = scene.reach if settings.radius is None else settings.radius * scene.units.diameter
     found, divided = [], []
     for frame in frames[:-1]:
         for gap in range(1, min(settings.max_gap + 1, frames[-1] - frame) + 1):
             found.append(links(scene, frame, gap, reach))
-            if gap == 1 and settings.divisions:
+            if settings.divisions and (gap == 1 or settings.solver == "global"):
                 divided.append(divisions(scene, found[-1], reach))
     none = np.zeros(0, np.int64)
     return (
@@ -145,7 +145,7 @@ def divisions(scene: Scene, found: Links, radius: float) -> Divisions:
     ----------
     scene : Scene
     found : Links
-        Candidate links between neighbouring frames.
+        Candidate links between two frames.
     radius : float
         Distance after motion up to which daughters lie from their mother.
     """

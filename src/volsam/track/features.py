@@ -18,16 +18,18 @@ from volsam.track.scene import Scene
 
 LINK = (
     *("bias", "gap", "step", "distance", "covered", "uncovered", "iou", "size", "intensity"),
-    *("claimed", "border"),
+    *("claimed", "border", "squared", "loose"),
 )
 DIVISION = (
     *("bias", "step", "distance", "midpoint", "separation", "balance", "opposite"),
     *("covered", "uncovered", "least", "growth", "loss", "ratio", "large"),
     *("intensity", "bright", "mother_bright", "deviation", "elongation", "claimed"),
+    *("squared", "apart", "population", "gap", "loose"),
 )
-END = ("bias", "border")
+END = ("bias", "border", "loose")
 
 _MOST = 4.0  # where features end: what is further out is as bad
+_TAIL = 6.0  # in usual displacements
 
 
 def link_features(scene: Scene, found: Links) -> Floats:
@@ -49,6 +51,8 @@ def link_features(scene: Scene, found: Links) -> Floats:
         np.abs(scene.rank("intensity")[a] - scene.rank("intensity")[b]),
         np.where(gap == 1, np.exp(-scene.claimed(a, b) / u.diameter), 0),
         _edge(scene, a) + _edge(scene, b),
+        _squared(apart / u.step / np.sqrt(gap)),
+        (gap - 1) * scene.units.loose,
     )
 
 
@@ -56,7 +60,9 @@ def division_features(scene: Scene, found: Divisions) -> Floats:
     """Features of divisions, (m, len(DIVISION))."""
     m, a, b = found.mother, found.first, found.second
     o, u = scene.objects, scene.units
-    to_a, to_b = (o.position[x] - scene.expected(m, 1) for x in (a, b))
+    gap = (o.frame[a] - o.frame[m]).astype(np.float64)
+    to_a, to_b = (o.position[x] - scene.expected(m, gap) for x in (a, b))
+    step = u.step * np.sqrt(gap)
     near, far = np.linalg.norm(to_a, axis=1), np.linalg.norm(to_b, axis=1)
     between = np.linalg.norm(o.position[a] - o.position[b], axis=1)
     both = o.size[a] + o.size[b]
@@ -64,9 +70,10 @@ def division_features(scene: Scene, found: Divisions) -> Floats:
     in_a, in_b = scene.overlap(m, a), scene.overlap(m, b)
     bright, deviation = scene.rank("intensity"), scene.rank("deviation")
     growth = np.log(both / o.size[m])
+    claimed = np.minimum(*(scene.claimed(m, x) for x in (a, b)))
     return _columns(
         np.ones(len(m)),
-        (_far(near / u.step) + _far(far / u.step)) / 2,
+        (_far(near / step) + _far(far / step)) / 2,
         far / u.diameter,
         np.linalg.norm(middle, axis=1) / u.diameter,
         between / u.diameter,
@@ -84,13 +91,18 @@ def division_features(scene: Scene, found: Divisions) -> Floats:
         bright[m],
         (deviation[a] + deviation[b]) / 2,
         o.values["elongation"][m] - 1 if "elongation" in o.values else np.zeros(len(m)),
-        np.exp(-np.minimum(*(scene.claimed(m, x) for x in (a, b))) / u.diameter),
+        np.where(gap == 1, np.exp(-claimed / u.diameter), 0),
+        _squared(np.linalg.norm(middle, axis=1) / step),
+        (between / u.diameter) ** 2,  # with `separation`: sisters have a usual distance
+        np.full(len(m), u.population),
+        gap - 1,
+        (gap - 1) * u.loose,
     )
 
 
 def end_features(scene: Scene, rows: Ints) -> Floats:
     """Features of an appearance or a disappearance, (n, len(END))."""
-    return _columns(np.ones(len(rows)), _edge(scene, rows))
+    return _columns(np.ones(len(rows)), _edge(scene, rows), np.full(len(rows), scene.units.loose))
 
 
 def _edge(scene: Scene, rows: Ints) -> Floats:
@@ -102,6 +114,12 @@ def _edge(scene: Scene, rows: Ints) -> Floats:
 def _far(steps: Floats) -> Floats:
     """Log of the odds that Student's distribution gives a displacement: tails are heavy."""
     log: Floats = np.log1p(steps**2)
+    return log
+
+
+def _squared(steps: Floats) -> Floats:
+    """The same of the normal distribution, up to where tails begin."""
+    log: Floats = np.minimum(steps, _TAIL) ** 2 / _TAIL
     return log
 
 

@@ -13,7 +13,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -41,11 +41,14 @@ class Example:
         True links; all of the objects that are `known`.
     known : (n,) bool, optional
         Objects whose choices are learnt from, all by default.
+    settings : Track, optional
+        For the candidates.
     """
 
     scene: Scene
     links: Ids
     known: Mask | None = None
+    settings: Track = field(default_factory=Track)
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,6 @@ class _Choices:
 def fit(
     examples: Sequence[Example],
     start: Weights,
-    settings: Track | None = None,
     strength: float = 3.0,
 ) -> Weights:
     """Fit weights.
@@ -75,8 +77,6 @@ def fit(
     examples : sequence of Example
     start : Weights
         Where the prior is centred.
-    settings : Track, optional
-        For the candidates.
     strength : float
         Precision of the prior: 1 expects weights within about 1 of those of `start`, 4 within a half.
 
@@ -85,8 +85,7 @@ def fit(
     VolsamError
         If no example has a link to learn from.
     """
-    settings = settings or Track()
-    parts = [part for example in examples for part in _choices(example, settings)]
+    parts = [part for example in examples for part in _choices(example)]
     if not any(len(part.first) for part in parts):
         raise VolsamError(
             "There is nothing to fit weights from; give truth with at least one link."
@@ -133,10 +132,10 @@ def truth(scene: Scene, links: Links, divisions: Divisions, true: Ids) -> tuple[
     return linked, divided
 
 
-def _choices(example: Example, settings: Track) -> list[_Choices]:
+def _choices(example: Example) -> list[_Choices]:
     """Futures and pasts of an example's objects."""
     scene = example.scene
-    links, divisions = candidates(scene, range(scene.frames), settings)
+    links, divisions = candidates(scene, range(scene.frames), example.settings)
     linked, divided = truth(scene, links, divisions, example.links)
     rows, frame = np.arange(len(scene.objects)), scene.objects.frame
     known = np.ones(len(rows), np.bool_) if example.known is None else example.known

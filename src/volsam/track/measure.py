@@ -43,7 +43,7 @@ def measure(
         and ``deviation``, mean and standard deviation.
     """
     place = np.nonzero(labels)
-    label, index, count = _numbered(labels[place])
+    label, index, count = _numbered(labels[place].astype(np.int64))
     n = len(label)
 
     def mean(of: npt.NDArray[Any]) -> Floats:
@@ -76,7 +76,7 @@ def measure(
     return table
 
 
-def _numbered(labels: Labels) -> tuple[Ids, Ints, Ints]:
+def _numbered(labels: Ints) -> tuple[Ids, Ints, Ints]:
     """Labels that occur, sorted; the number of each pixel's among them; and their pixel counts."""
     present, count = present_labels(labels)
     return present.astype(np.uint64), np.searchsorted(present, labels).astype(np.int64), count
@@ -111,11 +111,9 @@ def overlaps(before: Labels, after: Labels, shift: Ints) -> tuple[Ids, Ids, Ints
         Sorted by label before, then after.
     """
     place = np.argwhere(before)
-    label = before[tuple(place.T)]
+    label = before[tuple(place.T)].astype(np.int64)
     _, index, _ = _numbered(label)
     moved = place + np.asarray(shift, np.int64).reshape(-1, 3)[index]
     inside = ((moved >= 0) & (moved < before.shape)).all(axis=1)
-    a, b, voxels = count_overlaps(
-        label[inside].astype(np.uint32), after[tuple(moved[inside].T)].astype(np.uint32)
-    )
+    a, b, voxels = count_overlaps(label[inside], after[tuple(moved[inside].T)].astype(np.int64))
     return a.astype(np.uint64), b.astype(np.uint64), voxels

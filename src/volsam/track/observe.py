@@ -1,25 +1,115 @@
-"""Objects and overlaps of a sequence that fits in memory, or that is read frame by frame.
+"""What linking has to know of the frames of a sequence: its objects, how they move, what they cover.
 
 Invariants
 ----------
 - Only `max_gap` + 2 frames are held at once, so sequences may be longer than memory.
-- Ids number the objects from 1 by frame, then by label.
+- Rows depend on the frames only, not on the run of frames they are looked at in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from volsam.track.lineage import Ids, Objects
-from volsam.track.measure import measure, overlaps
+from volsam.track.lineage import Objects
+from volsam.track.measure import Labels, measure, overlaps
 from volsam.track.motion import flow
 from volsam.track.scene import Overlaps
 
 Stack = Sequence[npt.NDArray[Any]] | npt.NDArray[Any]
+Columns = dict[str, npt.NDArray[Any]]
+
+
+class Frame(NamedTuple):
+    """Labels (z, y, x) of a frame, 0 is background, and its image of the same shape if there is one."""
+
+    labels: Labels
+    image: npt.NDArray[Any] | None = None
+
+
+class Observed(NamedTuple):
+    """A run of frames.
+
+    Attributes
+    ----------
+    objects : dict of str to (n,) or (n, 3) array
+        ``frame``, what `measure` finds, and ``motion``, the way until the next frame, zyx. Sorted by
+        frame and label.
+    overlaps : dict of str to (m,) array
+        ``frame`` and ``source`` label, ``later`` frame and ``target`` label, and ``size`` in common.
+    """
+
+    objects: Columns
+    overlaps: Columns
+
+
+def observe_run(
+    read: Callable[[int], Frame],
+    run: range,
+    stop: int,
+    spacing: tuple[float, float, float],
+    max_gap: int,
+) -> Observed:
+    """Objects of a run of frames, and their overlaps, once moved, with those of later frames.
+
+    Parameters
+    ----------
+    read : function
+        Gives a frame; asked once for each of the run and for the `max_gap` + 1 that follow it.
+    run : range
+        Frames to look at.
+    stop : int
+        Where the sequence ends.
+    spacing : (float, float, float)
+        Edge lengths of a voxel, zyx.
+    max_gap : int
+        Frames that an object may be missing.
+    """
+    held: dict[int, Frame] = {}
+    tables: list[Columns] = []
+    pairs: list[Columns] = []
+    for number in run:
+        held.pop(number - 1, None)
+        near = range(number, min(number + max_gap + 2, stop))
+        held |= {later: read(later) for later in near if later not in held}
+        table = _objects(held[number], held.get(number + 1), spacing)
+        tables.append({"frame": np.full(len(table["label"]), number), **table})
+        for later in near[1:]:
+            shift = np.rint((later - number) * table["motion"] / spacing).astype(np.int64)
+            pair = _overlaps(held[number].labels, held[later].labels, shift, spacing)
+            ends = (np.full(len(pair["size"]), n) for n in (number, later))
+            pairs.append({**dict(zip(("frame", "later"), ends, strict=True)), **pair})
+    return Observed(_joined(tables), _joined(pairs or [_NO_PAIRS]))
+
+
+_NO_PAIRS: Columns = {
+    **{name: np.zeros(0, np.int64) for name in ("frame", "later")},
+    **{name: np.zeros(0, np.uint64) for name in ("source", "target")},
+    "size": np.zeros(0),
+}
+
+
+def _objects(frame: Frame, later: Frame | None, spacing: tuple[float, float, float]) -> Columns:
+    table = measure(frame.labels, spacing, frame.image)
+    table["motion"] = np.zeros((len(table["label"]), 3))
+    if frame.image is not None and later is not None and later.image is not None:
+        table["motion"] = flow(frame.image, later.image, spacing).at(table["position"])
+    return table
+
+
+def _overlaps(
+    before: Labels, after: Labels, shift: npt.NDArray[np.int64], spacing: tuple[float, float, float]
+) -> Columns:
+    source, target, voxels = overlaps(before, after, shift)
+    voxel = np.prod(spacing[1:] if before.shape[0] == 1 else spacing)
+    return {"source": source, "target": target, "size": voxels * voxel}
+
+
+def _joined(tables: Sequence[Columns]) -> Columns:
+    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
 
 
 def observe(
@@ -28,7 +118,7 @@ def observe(
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
     max_gap: int = 2,
 ) -> tuple[Objects, Overlaps]:
-    """Measure all objects, how they move, and which cover each other.
+    """Measure all objects of a sequence, how they move, and which cover each other.
 
     Parameters
     ----------
@@ -42,53 +132,24 @@ def observe(
 
     Returns
     -------
-    Objects, with ``label`` among its values, and Overlaps.
+    Objects, numbered from 1 by frame and label, with ``label`` among their values, and Overlaps.
     """
-    voxel = float(np.prod(spacing[1:] if np.ndim(labels[0]) == 2 else spacing))
-    tables: list[dict[str, npt.NDArray[Any]]] = []
-    first = [1]  # id of the first object of each frame
-    found: list[tuple[Ids, Ids, npt.NDArray[np.float64]]] = []
-    held: list[npt.NDArray[Any]] = []
-    previous = None
-    for frame in range(len(labels)):
-        now = _volume(labels[frame])
-        image = None if images is None else _volume(images[frame])
-        table = measure(now, spacing, image)
-        table["motion"] = np.zeros((len(table["label"]), 3))
-        if image is not None and previous is not None:
-            tables[-1]["motion"] = flow(previous, image, spacing).at(tables[-1]["position"])
-        previous = image
-        tables.append(table)
-        first.append(first[-1] + len(table["label"]))
-        for gap, before in enumerate(held, start=1):
-            earlier = tables[frame - gap]
-            shift = np.rint(gap * earlier["motion"] / spacing).astype(np.int64)
-            a, b, count = overlaps(before, now, shift)
-            source = first[frame - gap] + np.searchsorted(earlier["label"], a)
-            target = first[frame] + np.searchsorted(table["label"], b)
-            found.append(
-                (
-                    source.astype(np.uint64),
-                    target.astype(np.uint64),
-                    count.astype(np.float64) * voxel,
-                )
-            )
-        held = [now, *held[:max_gap]]
-    count = np.diff(first)
 
-    def column(name: str) -> npt.NDArray[Any]:
-        return np.concatenate([table[name] for table in tables])
+    def read(frame: int) -> Frame:
+        return Frame(_volume(labels[frame]), None if images is None else _volume(images[frame]))
 
-    objects = Objects.sort(
-        np.arange(1, first[-1]),
-        np.repeat(np.arange(len(count)), count),
-        column("position"),
-        column("size"),
-        {name: column(name) for name in tables[0] if name not in ("position", "size")},
-    )
-    none = (np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0))
-    sides = (np.concatenate(side) for side in zip(none, *found, strict=True))
-    return objects, Overlaps(*sides)
+    seen, pairs = observe_run(read, range(len(labels)), len(labels), spacing, max_gap)
+    frame, position, size = (seen.pop(name) for name in ("frame", "position", "size"))
+    ids = np.arange(1, len(frame) + 1, dtype=np.uint64)
+    known, place = np.unique(seen["label"], return_inverse=True)
+    key = frame * len(known) + place  # sorted, as rows are
+
+    def numbered(of: str, label: str) -> npt.NDArray[np.uint64]:
+        wanted = pairs[of] * len(known) + np.searchsorted(known, pairs[label])
+        return ids[np.searchsorted(key, wanted)]
+
+    found = Overlaps(numbered("frame", "source"), numbered("later", "target"), pairs["size"])
+    return Objects.sort(ids, frame, position, size, seen), found
 
 
 def _volume(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:

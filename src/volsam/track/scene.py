@@ -9,7 +9,7 @@ Invariants
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ _SAMPLE = 200  # pairs of frames from which the usual displacement is taken
 _RANKED = ("intensity", "deviation")
 _REACH = 2.0  # how far an object gets from where it is expected, in diameters
 _RUN = 6.0  # the same, in usual displacements
+_RARE = 0.003  # shares and rates below tell nothing
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,18 @@ class Units:
         Median size.
     planar : bool
         All objects lie in one plane.
+    loose : float
+        How many objects have no mutual nearest in the next frame; log of the share, 0 for none.
+    population : float
+        How fast objects become more; log of the rate per frame, 0 where they do not.
     """
 
     diameter: float
     step: float
     size: float
     planar: bool
+    loose: float = 0.0
+    population: float = 0.0
 
 
 class Scene:
@@ -97,7 +104,9 @@ class Scene:
             self.motion[here] = neighbourly(
                 position[here], position[there], self.motion[here], self.reach
             )
-        self.units = self._units(planar)
+        self.units = replace(
+            self._units(planar), loose=self._loose(), population=self._population()
+        )
         self._claims = self._claimed()
         self._ranks = {
             name: _ranks(objects.values[name]) for name in _RANKED if name in objects.values
@@ -125,6 +134,25 @@ class Scene:
         step = max(step, 0.01 * diameter)
         self.reach = max(_REACH * diameter, _RUN * step)
         return Units(diameter, step, size, planar)
+
+    def _sampled(self) -> range:
+        """Frames from which what is usual is taken."""
+        return range(0, self.frames - 1, max(1, self.frames // _SAMPLE))
+
+    def _loose(self) -> float:
+        o, single, total = self.objects, 0, 0
+        for frame in self._sampled():
+            here, there = self.rows(frame), self.rows(frame + 1)
+            pairs, *_ = mutual(self.expected(here, 1), o.position[there], self.reach)
+            single, total = single + len(here) - len(pairs), total + len(here)
+        return _often(single / max(1, total))
+
+    def _population(self) -> float:
+        frames, count = np.unique(self.objects.frame, return_counts=True)
+        if not len(frames):
+            return 0.0
+        count, time = np.log(count), frames - frames.mean()
+        return _often(float(time @ count) / max(1.0, float(time @ time)))
 
     def _claimed(self) -> tuple[Ints, Floats, Floats]:
         """Who claims each object, its nearest in the frame before: the row of the nearest of them, its
@@ -181,16 +209,16 @@ class Scene:
         """First row of consecutive frames, and the one after their last."""
         return int(self._start[frames[0]]), int(self._start[frames[-1] + 1])
 
-    def expected(self, rows: Ints, gap: int) -> Floats:
+    def expected(self, rows: Ints, gap: float | Floats) -> Floats:
         """Where objects are expected `gap` frames later, (n, 3)."""
-        moved: Floats = self.objects.position[rows] + gap * self.motion[rows]
+        moved: Floats = self.objects.position[rows] + np.reshape(gap, (-1, 1)) * self.motion[rows]
         return moved
 
     def apart(self, source: Ints, target: Ints) -> Floats:
         """Distance of targets from where their sources are expected."""
-        gap = self.objects.frame[target] - self.objects.frame[source]
-        where = self.objects.position[source] + gap[:, None] * self.motion[source]
-        distance: Floats = np.linalg.norm(self.objects.position[target] - where, axis=1)
+        o = self.objects
+        where = self.expected(source, (o.frame[target] - o.frame[source]).astype(np.float64))
+        distance: Floats = np.linalg.norm(o.position[target] - where, axis=1)
         return distance
 
     def claimed(self, source: Ints, target: Ints) -> Floats:
@@ -231,3 +259,8 @@ def _ranks(values: npt.NDArray[Any]) -> Floats:
     place = np.linspace(0, 1, 201)
     rank: Floats = np.interp(values, np.quantile(values, place), 2 * place - 1)
     return rank
+
+
+def _often(rate: float) -> float:
+    """Decades by which a rate is above what is rare."""
+    return float(np.log10(max(0.0, rate) / _RARE + 1))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from volsam.errors import VolsamError
 from volsam.models.store import ModelStore, Version
 from volsam.train.joint import JointNetwork
@@ -57,7 +60,25 @@ def better(settings: Train, before: dict[str, float], after: dict[str, float]) -
     return after[metric] > before[metric] + promotion.margin, text
 
 
-def decide(store: ModelStore, version: Version, settings: Train) -> tuple[bool, str]:
+def promote(
+    store: ModelStore, version: Version, settings: Train, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Put a version to use if it is to be; returns what a training says of itself."""
+    used, why = _decide(store, version, settings)
+    say(f"version {version.number} of {version.name}: {'in use' if used else 'not in use'}, {why}")
+    metrics = version.description().get("metrics") or {}
+    return {
+        "name": version.name,
+        "version": version.number,
+        "hash": version.hash,
+        "promoted": used,
+        "why": why,
+        "before": metrics.get("before") or {},
+        "after": metrics.get("after") or {},
+    }
+
+
+def _decide(store: ModelStore, version: Version, settings: Train) -> tuple[bool, str]:
     """Put a version to use if it is to be; returns whether it is in use now, and why.
 
     A repeated training asks again of a version that was there when somebody decided by hand, which

@@ -49,7 +49,7 @@ from volsam.train.gather import Parts, as_pairs, gather
 from volsam.train.joint import JointNetwork, build
 from volsam.train.loop import STATE, Loop
 from volsam.train.presets import Preset, choose
-from volsam.train.promotion import AUTOMATIC, check_measurable, check_metric, decide, untrained
+from volsam.train.promotion import AUTOMATIC, check_measurable, check_metric, promote, untrained
 from volsam.train.report import write_report
 from volsam.train.settings import Train
 from volsam.train.sources import data_digests, data_sources
@@ -107,7 +107,7 @@ def train_model(
         return {}
     if known:
         say(f"version {known[-1].number} of {settings.name} is this training already")
-        return _promote(store, known[-1], settings, say)
+        return promote(store, known[-1], settings, say)
     work = models / settings.name / ".training" / digest
     with _alone(work, settings.name):
         parts = gather(settings)
@@ -120,7 +120,7 @@ def train_model(
         description = _describe(trained, settings, preset, parts, parent, hashes, digest)
         version = _publish(store, trained, settings, parts, description, before, work, say)
     shutil.rmtree(work)
-    return _promote(store, version, settings, say)
+    return promote(store, version, settings, say)
 
 
 def training_digest(settings: Train, parent_hashes: Sequence[str]) -> str:
@@ -341,21 +341,6 @@ def scores(
         if not curve["with_mask"] and curve["iou"][0] is not None:
             result[curve["start"]] = curve["iou"][0]
     return result
-
-
-def _promote(store: ModelStore, version: Version, settings: Train, say: Say) -> dict[str, Any]:
-    used, why = decide(store, version, settings)
-    say(f"version {version.number} of {version.name}: {'in use' if used else 'not in use'}, {why}")
-    metrics = version.description().get("metrics") or {}
-    return {
-        "name": version.name,
-        "version": version.number,
-        "hash": version.hash,
-        "promoted": used,
-        "why": why,
-        "before": metrics.get("before") or {},
-        "after": metrics.get("after") or {},
-    }
 
 
 def _load_parent(parent: str, allow_pickle: bool) -> tuple[Model, bool]:

@@ -27,12 +27,15 @@ def frame_stop(s: int, depth: int) -> int:
 
 
 def stored_axes(
-    shape: Sequence[int], frames: int | None, channels: int = 1
+    shape: Sequence[int], frames: int | None, channels: int = 1, z_axis: bool = False
 ) -> tuple[str, tuple[int, ...]]:
-    """Axes and shape in OME-Zarr of a volume (z, y, x), or of a sequence as a stack."""
+    """Axes and shape in OME-Zarr of a volume (z, y, x), or of a sequence as a stack.
+
+    Frames of one slice have a z axis only if `z_axis` says so.
+    """
     depth = shape[0] // (frames or 1)
     sizes = {"t": frames, "c": channels, "z": depth, "y": shape[1], "x": shape[2]}
-    absent = {None: "t"} if frames is None else {1: "z"} if depth == 1 else {}
+    absent = {None: "t"} if frames is None else {1: "z"} if depth == 1 and not z_axis else {}
     letters = "".join(a for a in "tczyx" if a not in absent.values() and (a != "c" or channels > 1))
     return letters, tuple(int(sizes[a] or 1) for a in letters)
 
@@ -147,13 +150,9 @@ class FrameSlices:
             if s.stop > s.start:
                 yield slice(s.start, s.stop), slice(0, 1)
             return
-        start = s.start
-        while start < s.stop:
-            stop = min(s.stop, frame_stop(start, self.depth))
-            frame = start // self.depth
-            first = start - frame * self.depth
-            yield slice(frame, frame + 1), slice(first, first + stop - start)
-            start = stop
+        for frame, part in frames_of(Box((s.start,), (s.stop,)), self.depth):
+            first = s.start + part.start - frame * self.depth
+            yield slice(frame, frame + 1), slice(first, first + part.stop - part.start)
 
     def _index(self, where: dict[str, slice]) -> tuple[slice, ...]:
         return tuple(where[a] for a in self.letters)

@@ -112,6 +112,8 @@ class VolumeInfo:
         Frames of a sequence; None for one time point.
     time : TimeAxis
         What the file says of the time axis.
+    z_axis : bool
+        The file has a z axis, be it of length 1.
     """
 
     shape: ZYX
@@ -131,6 +133,7 @@ class VolumeInfo:
     level: int = 0
     frames: int | None = None
     time: TimeAxis = TimeAxis()
+    z_axis: bool = False
 
     @property
     def depth(self) -> int:

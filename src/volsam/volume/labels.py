@@ -26,6 +26,9 @@ from volsam.volume.store import ZARR_FORMAT, check_own, discard, mark, writing
 if TYPE_CHECKING:
     import zarr
 
+_TORN = f"*.{'[0-9a-f]' * 32}.partial"
+"""Metadata that a kill left half-written, as zarr names it."""
+
 
 def label_path(store_root: str | Path, name: str = "objects") -> Path:
     """Folder of a label image."""
@@ -46,6 +49,7 @@ def create_labels(
     translation: Size = (0.0, 0.0, 0.0),
     frames: int | None = None,
     time: TimeAxis | None = None,
+    z_axis: bool = False,
     version: str = "0.5",
     source: str | None = None,
     has_image: bool = False,
@@ -70,6 +74,8 @@ def create_labels(
         Frames of a sequence.
     time : TimeAxis, optional
         Scale of its time axis: that of the image, so that viewers lay one on the other.
+    z_axis : bool
+        Give frames of one slice a z axis: if the image has one, for the same reason.
     version : {"0.4", "0.5"}
         Of a new store; an existing one keeps its own.
     source : str, optional
@@ -95,13 +101,15 @@ def create_labels(
     folder = label_path(root, name)
     version = store_version(root) or version
     check_own(folder)
-    axes, _ = stored_axes(shape, frames)
+    axes, _ = stored_axes(shape, frames, z_axis=z_axis)
     layout = clip_layout(stack_unit(shape, frames), chunks, None if version == "0.4" else shards)
     with writing(root):
         group = zarr.open_group(
             root, mode="a", zarr_format=ZARR_FORMAT[version], use_consolidated=False
         )
         discard(folder)
+        for left in (*root.glob(_TORN), *folder.parent.glob(_TORN)):
+            left.unlink(missing_ok=True)
         labels = group.require_group("labels")
         _list_label(labels, version, name)
         attributes = image_attributes(
@@ -121,7 +129,7 @@ def create_labels(
         for level, factor in enumerate([(1, 1, 1), *factors]):
             small = level_shape(shape, factor)
             own = clip_layout(stack_unit(small, frames), layout.chunks, layout.shards)
-            _, stored = stored_axes(small, frames)
+            _, stored = stored_axes(small, frames, z_axis=z_axis)
             create_array(image, str(level), stored, dtype, own, axes, labels=True)
         _refresh_consolidated(root, version)
     return folder

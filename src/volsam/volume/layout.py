@@ -123,7 +123,8 @@ def create_array(
     from numcodecs import Blosc, Zstd
     from zarr.codecs import BloscCodec, BloscShuffle, ZstdCodec
 
-    slices = "z" if "z" in axes else "t"
+    flat = dict(zip(axes, shape, strict=True)).get("z", 1) == 1
+    slices = "t" if flat and "t" in axes else "z"
 
     def along(unit: ZYX) -> tuple[int, ...]:
         lengths = dict(zip((slices, "y", "x"), unit, strict=True))

@@ -145,7 +145,7 @@ class Volume:
 def open_volume(
     path: str | Path,
     *,
-    axes: str | None = None,
+    axes: str | Sequence[str] | None = None,
     key: str | None = None,
     level: int = 0,
     timepoint: Timepoint = None,
@@ -159,8 +159,9 @@ def open_volume(
     ----------
     path : path
         OME-Zarr 0.4 or 0.5, plain Zarr, (OME-)TIFF, folder of TIFFs, or HDF5.
-    axes : str, optional
-        Order of the axes, letters of ``tczyx``, where the file does not say.
+    axes : str or sequence of str, optional
+        Order of the axes, letters of ``tczyx``, where the file does not say; of several orders the one
+        with as many axes as the file.
     key : str, optional
         Array or image within a Zarr or HDF5 file; number of the series of a TIFF.
     level : int
@@ -198,6 +199,8 @@ def open_volume(
             f"{name} holds values of type {kind}; only integers and floating-point numbers are "
             f"images, convert it first."
         )
+    if axes is not None and not isinstance(axes, str):
+        axes = next((order for order in axes if len(order) == stored.array.ndim), axes[0])
     settled, warnings = settle_axes(
         name,
         stored.array.shape,
@@ -238,6 +241,7 @@ def open_volume(
         level=level,
         frames=frames,
         time=stored.metadata.time,
+        z_axis="z" in settled.letters,
     )
     time = _chosen_time(info, timepoint)
     volume = Volume(info, stored.array, settled, time, _weights(info, channel))
@@ -245,12 +249,25 @@ def open_volume(
     return volume
 
 
-def labels_arguments(image: VolumeInfo, path: str, key: str | None) -> dict[str, Any]:
-    """Arguments of `open_volume` for labels or a mask of an image, whose axes they are taken to have."""
-    if image.frames is not None:
-        axes = "tyx" if image.depth == 1 else "tzyx"
+def labels_arguments(
+    path: str, key: str | None, shape: tuple[int, ...], frames: int | None
+) -> dict[str, Any]:
+    """Arguments of `open_volume` for labels or a mask of an image, whose axes they are taken to have.
+
+    Parameters
+    ----------
+    path, key : str
+        Of the labels.
+    shape : (slices of all frames, y, x)
+        Of the image.
+    frames : int or None
+        Of the image; None for a volume.
+    """
+    if frames is not None:
+        planes = shape[0] == frames  # which may have a z axis all the same
+        axes = ["tyx", "tzyx"] if planes else "tzyx"
         return {"path": path, "key": key, "axes": axes, "timepoint": ALL}
-    return {"path": path, "key": key, "axes": "zyx" if image.shape[0] > 1 else None}
+    return {"path": path, "key": key, "axes": "zyx" if shape[0] > 1 else None}
 
 
 def _reopen(arguments: dict[str, Any]) -> Volume:

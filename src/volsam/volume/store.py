@@ -71,13 +71,13 @@ def writing(store: object) -> Iterator[None]:
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder of ours; a kill on the way leaves it under a name that `sweep_partial` knows.
+    """Remove a folder of ours; a kill on the way leaves it under a name that the next call removes.
 
     Removing it in place could delete the mark first and leave a folder that nobody owns.
     """
+    doomed = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(doomed, ignore_errors=True)
     if folder.exists():
-        doomed = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(doomed, ignore_errors=True)
         folder.rename(doomed)
         shutil.rmtree(doomed)
 

@@ -1,0 +1,59 @@
+"""Stages whose blocks leave tables: one Parquet file per block, in a folder of the stage."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy.typing as npt
+
+from volsam.blocks.stage import Block, Job, Stage
+from volsam.paths import SamplePaths, replace, sweep
+from volsam.stages.runplan import RunPlan
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Result = TypeVar("Result")
+
+
+class TabledStage(Stage[Result]):
+    """Base of those stages."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self.plan = RunPlan.of(job)
+        self.folder = self.paths.tables(self.name)
+
+    def reset(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+
+    def sweep(self) -> None:
+        sweep(self.folder)
+
+    def write_table(self, block: Block, table: pa.Table, kind: str = "") -> None:
+        """Write a table of a block; `kind` tells it from its other tables."""
+        import pyarrow.parquet as pq
+
+        path = self.folder / f"{kind}{block.stem}.parquet"
+        replace(path, lambda partial: pq.write_table(table, partial))
+
+
+def columns(table: pa.Table) -> dict[str, npt.NDArray[Any]]:
+    """Columns of a table by name."""
+    return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def table_files(paths: SamplePaths, stage: str, kind: str = "") -> list[Path]:
+    """Tables of all blocks of a stage."""
+    return sorted(paths.tables(stage).glob(f"{kind}*.parquet"))
+
+
+def read_tables(paths: SamplePaths, stage: str, kind: str = "") -> pa.Table:
+    """Tables of all blocks of a stage, joined in the order of their files' names."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return pa.concat_tables(pq.read_table(path) for path in table_files(paths, stage, kind))
