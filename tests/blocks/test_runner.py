@@ -122,9 +122,13 @@ def test_dask_blocks_retries_and_killed_workers(tmp_path: Path) -> None:
     assert done["0:9"]["reasons"] == ["MemoryError: no room"]
     assert stage.tries("0:9")[1][2] == "4"
     tries = {block: len(stage.tries(block)) for block in done}
-    assert tries == {block: 2 if block in faults else 1 for block in done}
+    # With a worker goes at most one block that it has finished and the driver not yet recorded.
+    lost = {block for block, n in tries.items() if n > 1} - set(faults)
+    assert len(lost) <= 1
+    assert tries == {block: 2 if block in lost | set(faults) else 1 for block in done}
     # A block that waited on the killed worker begins elsewhere; it was never lost.
-    assert {b for b, line in done.items() if line.get("retries")} - set(faults) <= {"0:4", "0:5"}
+    again = {b for b, line in done.items() if line.get("retries")}
+    assert again - lost - set(faults) <= {"0:4", "0:5"}
     assert len({line["pid"] for line in done.values()}) in (2, 3)
     path = stage.paths.ledger("segment")
     assert len(path.read_text().splitlines()) == 15

@@ -134,6 +134,10 @@ def test_any_block_is_part_of_the_whole(data: st.DataObject) -> None:
     except VolsamError:
         return
     whole = found.apply(objects, (0, 0, 0), spacing)
+    numbers = np.unique(objects)
+    for number, new in zip(numbers, found.of_whole(numbers), strict=True):
+        became = np.unique(whole[objects == number])
+        assert new == (became[0] if len(became) == 1 else 0)
     ids = np.unique(whole[whole > 0])
     assert np.array_equal(whole > 0, objects > 0)
     assert ids.tolist() == list(range(1, int(objects.max()) + found.more + 1))

@@ -1,8 +1,11 @@
 """Objects as linking looks at them, and candidates."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from volsam.track.candidates import Links, candidates, divisions, links, near
+from volsam.track.defaults import DEFAULTS
 from volsam.track.features import (
     DIVISION,
     END,
@@ -14,6 +17,8 @@ from volsam.track.features import (
 from volsam.track.lineage import Objects
 from volsam.track.scene import Overlaps, Scene
 from volsam.track.settings import Track
+from volsam.track.solve import exact
+from volsam.track.weights import Weights, gains
 
 
 def objects(
@@ -135,3 +140,34 @@ def test_units_do_not_matter() -> None:
         if scene.objects is DIVIDING:
             expected = values
     np.testing.assert_allclose(values, expected)
+
+
+def test_how_unlike_objects_look() -> None:
+    """In usual distances of what follows each other; nothing where it is not known."""
+    looks = np.asarray([[0, 0], [9, 0], [3, 0], [9, 3], [np.nan, 0]])
+    followed = objects([0, 0, 1, 1, 1], [(0, 0), (0, 50), (0, 1), (0, 51), (90, 0)])
+    assert not Scene(followed).unlike(np.array([0]), np.array([3])).any()
+    scene = Scene(replace(followed, values={"embedding": looks}))
+    one, other = np.array([0, 0, 1, 0]), np.array([2, 3, 3, 4])
+    far = np.log1p(10) - np.log(2)
+    np.testing.assert_allclose(scene.unlike(one, other), [0, far, 0, 0], atol=1e-9)
+    links = link_features(scene, Links(one, other))
+    assert np.array_equal(links[:, LINK.index("embedding")], scene.unlike(one, other))
+
+
+def test_crossing_objects_are_told_apart_by_their_looks() -> None:
+    """Two objects meet and part again: their looks say which is which."""
+    places = [(-8, 0), (8, 0), (-1, 10), (1, 10), (-8, 20), (8, 20)]
+    met = objects([0, 0, 1, 1, 2, 2], places)
+    for swapped in (False, True):
+        kind = np.asarray([0, 1, 0, 1, *((1, 0) if swapped else (0, 1))], float)
+        looks = np.stack([4 * kind, np.tile([0.0, 0.1], 3)], axis=1)
+        named = replace(met, values={"embedding": looks})
+        weights = DEFAULTS["points"].as_dict()
+        weights["link"] = {"bias": 9.0, "distance": -0.1, "embedding": -3.0}
+        scene = Scene(named)
+        found = gains(scene, *candidates(scene, range(3), Track(max_gap=0)), Weights.of(weights))
+        pairs, _ = found.pairs(exact(found))
+        assert {tuple(p) for p in pairs[pairs[:, 0] >= 2].tolist()} == (
+            {(2, 5), (3, 4)} if swapped else {(2, 4), (3, 5)}
+        )

@@ -203,8 +203,9 @@ def _foreground(plan: RunPlan, reader: TileReader) -> Callable[[Box], Floats]:
         out = np.zeros(plane.shape, np.float32)
         for tile in tiles_of(plan, plane):
             part = plan.grid.inner(tile).intersect(plane)
-            (maps,) = predict(Block((z, tile), box), [(z, tile)])
-            out[part.relative_to(plane).slices] = maps[0][part.relative_to(plan.valid(tile)).slices]
+            (predicted,) = predict(Block((z, tile), box), [(z, tile)])
+            inside = part.relative_to(plan.valid(tile)).slices
+            out[part.relative_to(plane).slices] = predicted.maps[0][inside]
         return out
 
     return foreground

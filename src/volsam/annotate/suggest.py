@@ -143,7 +143,8 @@ def choose(
         covered = need @ nearer
         gain = (1 - balance) * scores + balance * covered / (covered[~gone].max() or 1.0)
         gain[gone] = -np.inf
-        chosen.append(int(np.argmax(gain)))
+        # Equally good to the last digit of a sum is equally good, on every machine.
+        chosen.append(int(np.argmax(gain.round(9))))
         nearest = np.minimum(nearest, distance[chosen[-1]])
         gone[chosen[-1]] = True
         if clash is not None:

@@ -51,8 +51,8 @@ def write_preview(config: Config, sample: str, region: str | None, output: Path)
         if not part.size or reader.is_empty(z, tile):
             continue
         block = Block((z, tile), box)
-        (prediction,) = predict(block, [(z, tile)])
-        foreground, center, boundary = prediction
+        (predicted,) = predict(block, [(z, tile)])
+        foreground, center, boundary = predicted.maps
         found = segment_ais(foreground, center, boundary, parameters)
         piece = found[part.relative_to(plan.valid(tile)).slices]
         labels[part.relative_to(plane).slices] = np.where(piece, piece + labels.max(), 0)

@@ -103,7 +103,7 @@ def embed_tiles(model: Model, tiles: Floats, *, scale: float = 1.0) -> Tensor:
     (n, *model.embedding_shape) float32 tensor
         On the model's device.
     """
-    side = _network_side(model, tiles.shape[-1], scale)
+    side = network_side(model, tiles.shape[-1], scale)
     with torch.inference_mode(), memory_errors():
         images = torch.from_numpy(np.ascontiguousarray(tiles, np.float32)).to(model.device)
         if images.ndim == 3:
@@ -116,7 +116,7 @@ def embed_tiles(model: Model, tiles: Floats, *, scale: float = 1.0) -> Tensor:
 
 def decode_tiles(model: Model, embeddings: Tensor, *, scale: float = 1.0, size: int) -> Floats:
     """Decode the embeddings of tiles of `size` pixels; returns maps as `predict_tiles` does."""
-    side = _network_side(model, size, scale)
+    side = network_side(model, size, scale)
     with torch.inference_mode(), memory_errors():
         maps = model.decode(embeddings)[..., :side, :side]
         if side != size:
@@ -170,7 +170,8 @@ def _as_micro_sam(image: npt.NDArray[np.generic], size: int) -> Tensor:
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float()
 
 
-def _network_side(model: Model, size: int, scale: float) -> int:
+def network_side(model: Model, size: int, scale: float) -> int:
+    """Pixels of the network's input that a tile of `size` pixels takes."""
     side = max(1, round(size * scale))
     if side > model.image_size:
         raise VolsamError(

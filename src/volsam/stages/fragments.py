@@ -7,7 +7,8 @@ Layout
     with its halo, one shard a block.
 ``tables/segment/<block>.parquet``
     One row per fragment of a block: slice, tile, local id, pixels in the inner box, its mean
-    normalised intensity, halo included, and that of the tile's unlabelled pixels.
+    normalised intensity, halo included, and that of the tile's unlabelled pixels. In a sequence that a
+    network segments, also its mean embedding (`segment.object_embeddings`).
 ``fragments.parquet``, ``offsets.npy``
     All fragments in id order, and the first global id of every (slice, tile): a prefix sum over the
     counts, so ids are a function of the data and not of scheduling.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -25,6 +27,7 @@ import numpy.typing as npt
 from volsam.blocks.stage import Block
 from volsam.geometry import Box
 from volsam.paths import SamplePaths, replace, sweep
+from volsam.stages.tabled import vectors
 from volsam.volume.store import writing
 
 if TYPE_CHECKING:
@@ -52,10 +55,13 @@ class TileFragments(NamedTuple):
         Local labels 1..n, 0 is background.
     signal : float32 (n + 1,)
         Mean normalised intensity of the unlabelled pixels and of each label.
+    embedding : float32 (n + 1, d) or None
+        Mean embedding of each label, if it is to be kept.
     """
 
     labels: npt.NDArray[np.uint32]
     signal: npt.NDArray[np.float32]
+    embedding: npt.NDArray[np.float32] | None = None
 
 
 class FragmentStore:
@@ -112,7 +118,8 @@ class FragmentStore:
         columns: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in COLUMNS}
         region = self.plan.region_box
         wanted = Box(region.start[1:], region.stop[1:])
-        for (z, tile), (image, signal) in sorted(fragments.items()):
+        embeddings = []
+        for (z, tile), (image, signal, embedding) in sorted(fragments.items(), key=itemgetter(0)):
             row, column = grid.position(tile)
             y, x = (row - box.start[1]) * outer, (column - box.start[2]) * outer
             frame[z - box.start[0], y : y + outer, x : x + outer] = image
@@ -125,11 +132,15 @@ class FragmentStore:
             columns["size"].append(sizes.astype(np.uint32))
             columns["signal"].append(signal[1:])
             columns["background"].append(np.full(count, signal[0], np.float32))
+            if embedding is not None:
+                embeddings.append(embedding[1:])
         with writing(self.paths.fragments):
             self.open()[self._slices(box)] = frame
         table = pa.table(
             {k: np.concatenate([np.empty(0, COLUMNS[k]), *v]) for k, v in columns.items()}
         )
+        if embeddings:
+            table = table.append_column("embedding", vectors(np.concatenate(embeddings)))
         replace(self._table(block), lambda path: pq.write_table(table, path))
         return {"tiles": len(fragments), "fragments": table.num_rows, "bytes": frame.nbytes}
 
@@ -160,7 +171,9 @@ class FragmentStore:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        table = pa.concat_tables(pq.read_table(self._table(block)) for block in blocks)
+        # A block without tiles has no embeddings either.
+        tables = [pq.read_table(self._table(block)) for block in blocks]
+        table = pa.concat_tables(tables, promote_options="default")
         z, tile, local = (table[name].to_numpy() for name in ("z", "tile", "local"))
         tiles = len(self.plan.grid)
         place = z.astype(np.int64) * tiles + tile

@@ -19,6 +19,7 @@ from volsam.errors import VolsamError
 from volsam.exchange.ctc import open_ctc
 from volsam.geometry import Box
 from volsam.paths import SamplePaths, replace
+from volsam.stages.embedded import EMBEDDING
 from volsam.stages.fragments import save_array
 from volsam.stages.frames import ObjectFrames
 from volsam.stages.tabled import TabledStage, columns, read_tables
@@ -151,7 +152,9 @@ def _values(
     known = seen["id"][rows] == ids
     values = {}
     for name, column in seen.items():
-        if name != "id":
+        if name == EMBEDDING:
+            values[name] = np.where(known[:, None], column[rows], np.float32(np.nan))
+        elif name != "id":
             values[name] = np.where(known, column[rows], np.median(column))
     motion = [np.where(known, values.pop(f"motion_{axis}"), 0.0) for axis in "zyx"]
     return values | {"motion": np.stack(motion, axis=1)}

@@ -1,8 +1,9 @@
 """Observe: what linking has to know of the frames of a sequence.
 
-A block is a run of frames. Of each frame it leaves a row per object (shape, brightness, and how far
-the image says that it moves until the next frame) and the overlaps of its objects, so moved, with those
-of the next frames. It also reads the frames that follow its run, as far as a gap may reach.
+A block is a run of frames. Of each frame it leaves a row per object (shape, brightness, its embedding if
+a network found it, and how far the image says that it moves until the next frame) and the overlaps of its
+objects, so moved, with those of the next frames. It also reads the frames that follow its run, as far as
+a gap may reach.
 
 Invariants
 ----------
@@ -25,8 +26,11 @@ import pyarrow as pa
 
 from volsam.blocks.stage import Attempt, Block, Job
 from volsam.geometry import Box
+from volsam.stages.embedded import EMBEDDING, object_embeddings
 from volsam.stages.label import NAME, written_labels
-from volsam.stages.tabled import TabledStage
+from volsam.stages.regroup import read_regrouping
+from volsam.stages.tabled import TabledStage, vectors
+from volsam.track.correction_table import corrects_objects
 from volsam.track.observe import Frame, observe_run
 from volsam.volume.checks import check_finite
 from volsam.volume.labels import open_level
@@ -101,8 +105,19 @@ class Observe(TabledStage[Observations]):
         motion = values.pop("motion")
         columns = {"id": values.pop("label"), **values}
         columns |= {f"motion_{axis}": motion[:, n] for n, axis in enumerate("zyx")}
+        embedding = self._embeddings(run, columns["id"])
+        if embedding is not None:
+            columns[EMBEDDING] = vectors(embedding)
         pairs = {name: seen.overlaps[name] for name in ("source", "target", "size")}
         return Observations(pa.table(columns), pa.table(pairs))
+
+    def _embeddings(
+        self, run: range, ids: npt.NDArray[np.uint64]
+    ) -> npt.NDArray[np.float32] | None:
+        slices = range(run.start * self.plan.depth, run.stop * self.plan.depth)
+        corrected = corrects_objects(self.sample.corrections)
+        regrouping = read_regrouping(self.paths) if corrected else None
+        return object_embeddings(self.paths, self.plan, slices, ids, regrouping)
 
     def _frame(self, number: int) -> Frame:
         """A frame at the resolution of observation; labels are the ids of objects."""

@@ -9,6 +9,7 @@ Invariants
 ----------
 - A tile's labels depend on the tile only: not on its block, its batch or what ran before.
 - Labels exist only inside the plane; ids count from 1 in each tile and slice.
+- In a sequence, what the network makes of each label is kept for linking (`segment.object_embeddings`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ import numpy.typing as npt
 from volsam.blocks.stage import Attempt, Block, Job, Stage
 from volsam.errors import VolsamError
 from volsam.segment.ais import AisParameters, segment_ais
+from volsam.segment.object_embeddings import mean_embeddings, project
 from volsam.segment.tiles import TileReader
 from volsam.stages.fragments import FragmentStore, TileFragments
 from volsam.stages.runplan import RunPlan
@@ -32,6 +34,24 @@ from volsam.stitch.dips import mean_signal
 
 Tile = tuple[int, int]
 Labels = dict[Tile, TileFragments]
+
+
+class Predicted(NamedTuple):
+    """What the network says of a tile.
+
+    Attributes
+    ----------
+    maps : float32 (3, h, w)
+        Foreground and distances, on the tile's part in the plane.
+    embedding : float32 (d, rows, columns) or None
+        If objects are to be compared by it.
+    covered : float
+        Rows of the embedding that the tile's outer box covers.
+    """
+
+    maps: npt.NDArray[np.float32]
+    embedding: npt.NDArray[np.float32] | None = None
+    covered: float = 0.0
 
 
 class Segment(Stage[Labels]):
@@ -73,8 +93,8 @@ class Segment(Stage[Labels]):
         with ThreadPoolExecutor(1) as pool:
             futures = {}
             for batch in _batches(tiles, attempt.batch or self.batch):
-                for tile, predictions in zip(batch, predict(block, batch), strict=True):
-                    futures[tile] = pool.submit(self._label, reader, *tile, predictions)
+                for tile, predicted in zip(batch, predict(block, batch), strict=True):
+                    futures[tile] = pool.submit(self._label, reader, *tile, predicted)
             labels = {tile: future.result() for tile, future in futures.items()}
         return labels
 
@@ -82,17 +102,18 @@ class Segment(Stage[Labels]):
     def _stored(self) -> bool:
         return self.config.compute.store_embeddings
 
-    def _label(
-        self, reader: TileReader, z: int, tile: int, predictions: npt.NDArray[np.float32]
-    ) -> TileFragments:
+    def _label(self, reader: TileReader, z: int, tile: int, predicted: Predicted) -> TileFragments:
         """Labels in the frame of the outer box, from predictions on its part in the plane."""
         outer = self.plan.grid.outer(tile)
         frame = np.zeros(outer.shape, np.uint32)
         inside = self.plan.valid(tile).relative_to(outer).slices
-        foreground, center, boundary = predictions
+        foreground, center, boundary = predicted.maps
         labels = segment_ais(foreground, center, boundary, self.parameters)
         frame[inside] = labels
-        return TileFragments(frame, mean_signal(labels, reader.inside(z, tile)))
+        embedding = None
+        if predicted.embedding is not None:
+            embedding = mean_embeddings(predicted.embedding, frame, predicted.covered)
+        return TileFragments(frame, mean_signal(labels, reader.inside(z, tile)), embedding)
 
     def write(self, block: Block, result: Labels) -> dict[str, Any]:
         return FragmentStore(self.paths, self.plan).write(block, result)
@@ -108,20 +129,20 @@ class Segment(Stage[Labels]):
 
 def predictor(
     plan: RunPlan, reader: TileReader, embeddings: os.PathLike[str] | None = None
-) -> Callable[[Block, list[Tile]], Iterator[npt.NDArray[np.float32]]]:
-    """Function that yields, for each tile, predictions float32 (3, h, w) on its part in the plane."""
+) -> Callable[[Block, list[Tile]], Iterator[Predicted]]:
+    """Function that yields what is predicted for each tile."""
     if plan.predictions is not None:
-        return lambda block, tiles: (_stored(reader, *tile) for tile in tiles)
+        return lambda block, tiles: (Predicted(_stored(reader, *tile)) for tile in tiles)
 
-    from volsam.segment.predict import decode_tiles, embed_tiles, predict_clipped
+    from volsam.segment.predict import decode_tiles, embed_tiles, network_side, predict_clipped
     from volsam.stages.encode import EmbeddingStore, model_of
 
     model = model_of(plan)
 
-    def predict(block: Block, tiles: list[Tile]) -> Iterator[npt.NDArray[np.float32]]:
+    def predict(block: Block, tiles: list[Tile]) -> Iterator[Predicted]:
         if plan.compat == "micro-sam":
             for z, tile in tiles:
-                yield predict_clipped(model, reader.raw(z, plan.valid(tile)))
+                yield Predicted(predict_clipped(model, reader.raw(z, plan.valid(tile))))
             return
         if embeddings is not None:
             encoded = EmbeddingStore(embeddings, plan).read(tiles)
@@ -129,9 +150,11 @@ def predictor(
             encoded = embed_tiles(model, reader.outer(tiles), scale=plan.scale)
         size = plan.grid.outer_size
         predictions = decode_tiles(model, encoded, scale=plan.scale, size=size)
-        for (_, tile), prediction in zip(tiles, predictions, strict=True):
+        short = [None] * len(tiles) if plan.frames is None else project(encoded)
+        covered = network_side(model, size, plan.scale) / model.image_size * encoded.shape[-2]
+        for (_, tile), maps, embedding in zip(tiles, predictions, short, strict=True):
             inside = plan.valid(tile).relative_to(plan.grid.outer(tile))
-            yield prediction[(slice(None), *inside.slices)]
+            yield Predicted(maps[(slice(None), *inside.slices)], embedding, covered)
 
     return predict
 

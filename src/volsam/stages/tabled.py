@@ -41,9 +41,26 @@ class TabledStage(Stage[Result]):
         replace(path, lambda partial: pq.write_table(table, partial))
 
 
+def vectors(array: npt.NDArray[Any]) -> pa.FixedSizeListArray:
+    """A column that holds a vector per row, (n, d)."""
+    import pyarrow as pa
+
+    return pa.FixedSizeListArray.from_arrays(array.ravel(), array.shape[1])
+
+
 def columns(table: pa.Table) -> dict[str, npt.NDArray[Any]]:
-    """Columns of a table by name."""
-    return {name: table[name].to_numpy() for name in table.column_names}
+    """Columns of a table by name, (n,), or (n, d) where they hold vectors."""
+    import pyarrow as pa
+
+    found = {}
+    for name, kind in zip(table.column_names, table.schema.types, strict=True):
+        column = table[name]
+        if pa.types.is_fixed_size_list(kind):
+            flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            found[name] = flat.reshape(-1, kind.list_size)
+        else:
+            found[name] = column.to_numpy()
+    return found
 
 
 def table_files(paths: SamplePaths, stage: str, kind: str = "") -> list[Path]:

@@ -107,6 +107,15 @@ class Regrouping:
         """How many objects there are more than before."""
         return int(self._shift[-1])
 
+    def of_whole(self, objects: Ids) -> Ids:
+        """Corrected objects of objects as they were found, (n,); 0 for those that are cut."""
+        below = np.searchsorted(self.touched, objects)
+        result = objects + self._shift[below].astype(np.uint64)  # wraps around where it is negative
+        here = np.flatnonzero(np.isin(objects, self.touched))
+        result[here] = self._whole[below[here]]
+        result[objects == 0] = 0
+        return result
+
     def apply(
         self, objects: Ids, start: Sequence[int], spacing: Sequence[float]
     ) -> npt.NDArray[np.uint64]:

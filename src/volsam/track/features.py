@@ -18,13 +18,13 @@ from volsam.track.scene import Scene
 
 LINK = (
     *("bias", "gap", "step", "distance", "covered", "uncovered", "iou", "size", "intensity"),
-    *("claimed", "border", "squared", "loose"),
+    *("claimed", "border", "squared", "loose", "embedding"),
 )
 DIVISION = (
     *("bias", "step", "distance", "midpoint", "separation", "balance", "opposite"),
     *("covered", "uncovered", "least", "growth", "loss", "ratio", "large"),
     *("intensity", "bright", "mother_bright", "deviation", "elongation", "claimed"),
-    *("squared", "apart", "population", "gap", "loose"),
+    *("squared", "apart", "population", "gap", "loose", "embedding", "sisters"),
 )
 END = ("bias", "border", "loose")
 
@@ -53,6 +53,7 @@ def link_features(scene: Scene, found: Links) -> Floats:
         _edge(scene, a) + _edge(scene, b),
         _squared(apart / u.step / np.sqrt(gap)),
         (gap - 1) * scene.units.loose,
+        scene.unlike(a, b),
     )
 
 
@@ -97,6 +98,8 @@ def division_features(scene: Scene, found: Divisions) -> Floats:
         np.full(len(m), u.population),
         gap - 1,
         (gap - 1) * u.loose,
+        (scene.unlike(m, a) + scene.unlike(m, b)) / 2,
+        scene.unlike(a, b),
     )
 
 

@@ -69,6 +69,7 @@ def fit(
     examples: Sequence[Example],
     start: Weights,
     strength: float = 3.0,
+    free: Mask | None = None,
 ) -> Weights:
     """Fit weights.
 
@@ -79,6 +80,8 @@ def fit(
         Where the prior is centred.
     strength : float
         Precision of the prior: 1 expects weights within about 1 of those of `start`, 4 within a half.
+    free : (k,) bool, optional
+        Weights that may change, all by default.
 
     Raises
     ------
@@ -103,7 +106,7 @@ def fit(
             total = np.add.reduceat(odds, part.first)
             value += float((np.log(total) + top).sum() - part.taken @ weights)
             slope += part.features.T @ (odds / total[part.choice]) - part.taken
-        return value, slope
+        return value, slope if free is None else slope * free
 
     found = minimize(loss, start.vector, jac=True, method="L-BFGS-B", options={"maxiter": 1000})
     return Weights(found.x)

@@ -80,7 +80,8 @@ class Scene:
     Parameters
     ----------
     objects : Objects
-        ``motion`` (n, 3) among its values is the displacement to the next frame that images tell.
+        ``motion`` (n, 3) among its values is the displacement to the next frame that images tell, and
+        ``embedding`` (n, d) what a network makes of them, NaN where that is not known.
     overlaps : Overlaps, optional
         Between frames up to the longest gap apart.
     """
@@ -112,6 +113,8 @@ class Scene:
             name: _ranks(objects.values[name]) for name in _RANKED if name in objects.values
         }
         self.border = objects.values.get("border", self._border())
+        self._looks = objects.values.get("embedding")
+        self._usual = self._usually_unlike()
 
     def _units(self, planar: bool) -> Units:
         """Units of the sequence; how far objects may get follows from them."""
@@ -173,6 +176,19 @@ class Scene:
             next_[there[target[several]]] = apart[order[start[several] + 1]]
         return first, near, next_
 
+    def _usually_unlike(self) -> float:
+        """Usual distance of the embeddings of objects that are each other's nearest in the next frame."""
+        if self._looks is None:
+            return 0.0
+        found = [np.zeros(0)]
+        for frame in self._sampled():
+            here, there = self.rows(frame), self.rows(frame + 1)
+            a, b, _ = mutual(self.expected(here, 1), self.objects.position[there], np.inf)
+            found.append(np.linalg.norm(self._looks[here[a]] - self._looks[there[b]], axis=1))
+        distance = np.concatenate(found)
+        distance = distance[distance > 0]  # nor NaN
+        return float(np.median(distance)) if len(distance) else 0.0
+
     def _border(self) -> Floats:
         """Distance from where the field ends, if that is where the outermost objects are."""
         position = self.objects.position
@@ -198,6 +214,15 @@ class Scene:
     def rank(self, name: str) -> Floats:
         """Rank of a measured value among all objects, (n,) from -1 to 1; 0 where it was not measured."""
         return self._ranks.get(name, np.zeros(len(self.objects)))
+
+    def unlike(self, one: Ints, other: Ints) -> Floats:
+        """How unlike objects look to a network: as a log of the odds, 0 at what is usual of an object in
+        two frames, and where it is not known."""
+        if self._looks is None or not self._usual:
+            return np.zeros(len(one))
+        apart = (self._looks[one] - self._looks[other]).astype(np.float64) / self._usual
+        log: Floats = np.log1p((apart**2).sum(axis=1)) - np.log(2)
+        return np.nan_to_num(log, nan=0.0)
 
     def rows(self, frame: int) -> Ints:
         """Rows of the objects of a frame."""
