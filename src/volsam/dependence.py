@@ -40,7 +40,7 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "regroup": ("stitch.max_gap", OBJECT_CORRECTIONS),
     "label": ("output", "stitch.max_gap", OBJECT_CORRECTIONS),
     "measure": (),
-    "observe": ("track.max_gap", "track.overlap", OBJECT_CORRECTIONS),
+    "observe": ("track.max_gap", "track.overlap", "track.associations", OBJECT_CORRECTIONS),
     "link": ("track", "sample:corrections", "sample:prompts"),
     "tracks": ("output",),
     "export": ("export",),

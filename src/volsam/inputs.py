@@ -20,6 +20,7 @@ from volsam.evaluate.settings import HELD_OUT
 from volsam.models.names import described
 from volsam.paths import SamplePaths
 from volsam.track.correction_table import digest_of_objects
+from volsam.track.trackastra_model import check as check_associations
 from volsam.volume.fingerprint import fingerprint
 
 Stamp = tuple[str, str]
@@ -44,6 +45,8 @@ def external_inputs(config: Config, sample: str, stage: str) -> dict[str, str]:
         found["prompts"] = chosen.prompts
     elif stage == "regroup" and chosen.corrections:
         found["corrections"] = chosen.corrections
+    elif stage == "observe" and config.track.associations:
+        found["associations"] = config.track.associations
     elif stage == "link":
         named = {
             "corrections": chosen.corrections,
@@ -77,6 +80,9 @@ def check_inputs(config: Config) -> list[str]:
     for sample in config.samples:
         try:
             chosen = config.of_sample(sample)
+            associations = chosen.track.associations
+            if config.task == "track" and associations and not config.samples[sample].prompts:
+                check_associations(associations)
             for stage in ("ingest", "plan", "link", "compare", "evaluate"):
                 for role, path in external_inputs(chosen, sample, stage).items():
                     if not Path(path).exists() and sample not in missing:

@@ -16,6 +16,7 @@ rule observe:
         site=CLUSTER,
     params:
         settings=settings("observe"),
+        inputs=inputs("observe"),
     message:
         "observe {wildcards.sample}"
     shell:

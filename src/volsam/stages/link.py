@@ -22,7 +22,8 @@ from volsam.paths import SamplePaths, replace
 from volsam.stages.embedded import EMBEDDING
 from volsam.stages.fragments import save_array
 from volsam.stages.frames import ObjectFrames
-from volsam.stages.tabled import TabledStage, columns, read_tables
+from volsam.stages.tabled import TabledStage, columns, read_tables, table_files
+from volsam.track.associations import Associations
 from volsam.track.corrected_links import read_corrections
 from volsam.track.fit import Example
 from volsam.track.lineage import Ids, Lineage, Objects
@@ -137,7 +138,11 @@ def read_scene(paths: SamplePaths, digest: str, planar: bool) -> Scene:
     values = _values(seen, column["id"])
     objects = Objects.sort(column["id"], column["frame"], position, size, values)
     overlaps = Overlaps(*columns(read_tables(paths, "observe", "overlaps-")).values())
-    return Scene(objects, overlaps)
+    associations = None
+    if table_files(paths, "observe", "associations-"):
+        scores = columns(read_tables(paths, "observe", "associations-"))
+        associations = Associations(**scores, seen=seen["id"])
+    return Scene(objects, overlaps, associations)
 
 
 def _values(

@@ -3,7 +3,8 @@
 A block is a run of frames. Of each frame it leaves a row per object (shape, brightness, its embedding if
 a network found it, and how far the image says that it moves until the next frame) and the overlaps of its
 objects, so moved, with those of the next frames. It also reads the frames that follow its run, as far as
-a gap may reach.
+a gap may reach. Where the configuration names a model of association, its scores of pairs of objects
+come with them, for which the frames of all windows that hold a frame of the run and the next are read.
 
 Invariants
 ----------
@@ -25,11 +26,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from volsam.blocks.stage import Attempt, Block, Job
+from volsam.errors import VolsamError
 from volsam.geometry import Box
 from volsam.stages.embedded import EMBEDDING, object_embeddings
 from volsam.stages.label import NAME, written_labels
 from volsam.stages.regroup import read_regrouping
 from volsam.stages.tabled import TabledStage, vectors
+from volsam.track import trackastra_model
+from volsam.track.associate import Descriptions, associate
 from volsam.track.correction_table import corrects_objects
 from volsam.track.observe import Frame, observe_run
 from volsam.volume.checks import check_finite
@@ -41,10 +45,11 @@ LARGEST = 1 << 26  # voxels of a frame that are held at once
 
 
 class Observations(NamedTuple):
-    """Rows of the objects of a run of frames, and their overlaps with later frames."""
+    """Rows of the objects of a run of frames, their overlaps with later frames, and a model's scores."""
 
     objects: pa.Table
     overlaps: pa.Table
+    associations: pa.Table | None = None
 
 
 class Observe(TabledStage[Observations]):
@@ -91,7 +96,14 @@ class Observe(TabledStage[Observations]):
         start, stop = self.plan.region[0][0], self.plan.region[1][0]
         return range(start // self.plan.depth, stop // self.plan.depth)
 
+    @property
+    def folder_of_model(self) -> str | None:
+        """Folder of the model that scores pairs; none where objects are followed from prompts."""
+        return None if self.plan.prompted else self.config.track.associations
+
     def blocks(self) -> Iterator[Block]:
+        if self.folder_of_model is not None:
+            self._check_model(self.folder_of_model)
         frames = self.frames
         for number, start in enumerate(range(frames.start, frames.stop, RUN)):
             yield Block((number,), Box((start,), (min(start + RUN, frames.stop),)))
@@ -99,7 +111,14 @@ class Observe(TabledStage[Observations]):
     def compute(self, block: Block, attempt: Attempt) -> Observations:
         run = range(block.box.start[0], block.box.stop[0])
         max_gap = self.config.track.max_gap
-        seen = observe_run(self._frame, run, self.frames.stop, self.spacing, max_gap)
+        read, scores = self._frame, None
+        if self.folder_of_model is not None:
+            model = trackastra_model.load(self.folder_of_model, self.plan.threads)
+            described = Descriptions(self._frame, model)
+            read = described.frame
+        seen = observe_run(read, run, self.frames.stop, self.spacing, max_gap)
+        if self.folder_of_model is not None:
+            scores = pa.table(associate(described, run, self.frames, model))
         # Frame, position and size are those of the table of objects.
         values = {k: v for k, v in seen.objects.items() if k not in ("frame", "position", "size")}
         motion = values.pop("motion")
@@ -109,7 +128,21 @@ class Observe(TabledStage[Observations]):
         if embedding is not None:
             columns[EMBEDDING] = vectors(embedding)
         pairs = {name: seen.overlaps[name] for name in ("source", "target", "size")}
-        return Observations(pa.table(columns), pa.table(pairs))
+        return Observations(pa.table(columns), pa.table(pairs), scores)
+
+    def _check_model(self, folder: str) -> None:
+        """Refuse a model that has nothing to look at."""
+        planar = trackastra_model.check(folder)["coord_dim"] == 2
+        if planar and self.plan.depth > 1:
+            raise VolsamError(
+                f"The model {folder} (track.associations) is for planes, and frames of sample "
+                f"{self.job.sample} have {self.plan.depth} slices; use a model for volumes, such as ctc."
+            )
+        if self.image is None:
+            raise VolsamError(
+                f"The model of track.associations has no image of sample {self.job.sample} to look at: "
+                f"no level has at most {LARGEST} voxels per frame; give an image with a pyramid."
+            )
 
     def _embeddings(
         self, run: range, ids: npt.NDArray[np.uint64]
@@ -145,14 +178,15 @@ class Observe(TabledStage[Observations]):
         return np.pad(image.read(inside), missing, mode="edge")
 
     def write(self, block: Block, result: Observations) -> dict[str, Any]:
-        for kind, table in result._asdict().items():
+        tables = {kind: table for kind, table in result._asdict().items() if table is not None}
+        for kind, table in tables.items():
             self.write_table(block, table, f"{kind}-")
-        return {"objects": result.objects.num_rows, "overlaps": result.overlaps.num_rows}
+        return {kind: table.num_rows for kind, table in tables.items()}
 
     def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
         counts = list(records)
+        kinds = ("objects", "overlaps", *(["associations"] if self.folder_of_model else []))
         return {
-            "objects": sum(record["objects"] for record in counts),
-            "overlaps": sum(record["overlaps"] for record in counts),
+            **{kind: sum(record[kind] for record in counts) for kind in kinds},
             "level": self.level,
         }

@@ -2,8 +2,8 @@
 
 Invariants
 ----------
-- Objects that overlap are candidates at any distance; others if they are near after motion and among
-  the nearest of either.
+- Objects that overlap, or that a model associates, are candidates at any distance; others if they are
+  near after motion and among the nearest of either.
 - A division is one candidate: a mother and a pair of daughters in one frame, nearer one first.
 - No two candidates are the same, and they are sorted by rows: a function of the objects only.
 """
@@ -118,6 +118,9 @@ def links(scene: Scene, frame: int, gap: int, radius: float) -> Links:
             np.stack([cover_source, cover_target], axis=1),
         ]
     )
+    if gap == 1 and scene.pasts is not None:
+        scored = scene.pasts.pairs(*scene.span(range(frame, frame + 1)))
+        pairs = np.concatenate([pairs, scored])
     pairs = np.unique(pairs, axis=0)
     return Links(pairs[:, 0], pairs[:, 1])
 

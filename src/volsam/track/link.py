@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volsam.errors import VolsamError
+from volsam.track.associations import Associations
 from volsam.track.candidates import candidates
 from volsam.track.defaults import DEFAULTS
 from volsam.track.lineage import Floats, Ids, Ints, Objects
@@ -91,6 +92,7 @@ def link(
     settings: Track | None = None,
     must: npt.ArrayLike | None = None,
     never: npt.ArrayLike | None = None,
+    associations: Associations | None = None,
 ) -> Ids:
     """Link objects to lineages.
 
@@ -104,6 +106,8 @@ def link(
     settings : Track, optional
     must, never : (m, 2) ids, optional
         Pairs that a user linked, or cut.
+    associations : Associations, optional
+        What a model says of the pasts of objects (`associate`).
 
     Returns
     -------
@@ -116,7 +120,7 @@ def link(
         If weights cannot be read or constraints contradict each other.
     """
     settings = settings or Track()
-    scene = Scene(objects, overlaps)
+    scene = Scene(objects, overlaps, associations)
     constraints = Constraints.of(objects, must, never)
     weights = choose_weights(settings, scene)
     parts = [

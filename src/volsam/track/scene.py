@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import KDTree
 
+from volsam.track.associations import Associations, Pasts
 from volsam.track.lineage import Floats, Ids, Ints, Objects
 from volsam.track.measure import edge_distance, radius
 from volsam.track.motion import mutual, neighbourly
@@ -84,10 +85,18 @@ class Scene:
         ``embedding`` (n, d) what a network makes of them, NaN where that is not known.
     overlaps : Overlaps, optional
         Between frames up to the longest gap apart.
+    associations : Associations, optional
+        Scores of a model; `pasts` has their odds.
     """
 
-    def __init__(self, objects: Objects, overlaps: Overlaps | None = None) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        overlaps: Overlaps | None = None,
+        associations: Associations | None = None,
+    ) -> None:
         self.objects = objects
+        self.pasts = None if associations is None else Pasts(objects, associations)
         self._overlap_rows = self._sorted(overlaps)
         self._overlap_key = np.zeros(0, np.int64)
         if self._overlap_rows is not None:

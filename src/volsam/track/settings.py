@@ -21,6 +21,9 @@ class Track(Section):
     where there are no labels to overlap."""
     weights: PathText | None = None
     """Weights fitted from tracked truth (`volsam track fit`), instead of those of the kind."""
+    associations: PathText | None = None
+    """Folder of a model of trackastra (`config.yaml`, `train_config.yaml`, `model.pt`), which then says
+    what objects of neighbouring frames come from; needs `pip install 'volsam[trackastra]'`."""
     divisions: bool = True
     """Whether objects divide."""
     max_gap: int = Field(default=2, ge=0, le=10)

@@ -4,6 +4,7 @@ Each object chooses its future (a successor, a pair of daughters, or none) and i
 mother together with a sister, or none). Both choices are multinomial logits whose scores are linear in
 the features, and the lineage that is sought has the greatest product of all of them. In that product a
 link counts twice, once in its source's future and once in its target's past, and a division three times.
+Where a model of association has looked at a pair, the target's past is what the model says.
 
 Invariants
 ----------
@@ -31,7 +32,7 @@ from volsam.track.features import (
     end_features,
     link_features,
 )
-from volsam.track.lineage import Floats
+from volsam.track.lineage import Floats, Ints
 from volsam.track.scene import Scene
 from volsam.track.solve import Problem
 
@@ -117,9 +118,22 @@ def gains(scene: Scene, links: Links, divisions: Divisions, weights: Weights) ->
     """What each candidate gains over tracks that end and start instead."""
     end = end_features(scene, links.source) @ weights.part("end")
     start = end_features(scene, links.target) @ weights.part("start")
-    link = 2 * (link_features(scene, links) @ weights.part("link"))
-    division = 3 * (division_features(scene, divisions) @ weights.part("division"))
+    once = link_features(scene, links) @ weights.part("link")
+    link = 2 * once - end - start + _told(scene, links.source, links.target, once - start)
+    once = division_features(scene, divisions) @ weights.part("division")
+    division = 3 * once
     division -= end_features(scene, divisions.mother) @ weights.part("end")
     for daughter in (divisions.first, divisions.second):
-        division -= end_features(scene, daughter) @ weights.part("start")
-    return Problem(links, link - end - start, divisions, division)
+        start = end_features(scene, daughter) @ weights.part("start")
+        division -= start
+        division += _told(scene, divisions.mother, daughter, once - start)
+    return Problem(links, link, divisions, division)
+
+
+def _told(scene: Scene, source: Ints, target: Ints, odds: Floats) -> Floats:
+    """By how much a model's odds of pasts differ from those that features give; 0 where it has none."""
+    if scene.pasts is None:
+        return np.zeros(len(source))
+    known = scene.pasts.known(source, target)
+    told: Floats = np.where(known, scene.pasts.odds(source, target) - odds, 0.0)
+    return told
