@@ -19,11 +19,9 @@ OBJECT_CORRECTIONS = "corrections of objects"
 # The sections each stage reads; `sample:<field>` names a field of the sample.
 STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "ingest": ("task", "sample:image", "sample:axes", "sample:key", "sample:voxel_size", "sample:unit",
-               "sample:timepoint", "sample:frame_interval", "output.ome_zarr",
-               "output.labels_into"),
+               "sample:timepoint", "output.ome_zarr", "output.labels_into"),
     "plan": ("task", "sample:level", "sample:channel", "sample:timepoint", "sample:voxel_size",
-             "sample:unit", "sample:region", "sample:frame_interval", "sample:truth_tracks",
-             "sample:mask",
+             "sample:unit", "sample:region", "sample:truth_tracks", "sample:mask",
              "sample:mask_key", "sample:segmentation", "sample:segmentation_key",
              "sample:prompts",
              "model", "models", "train.name", "train.parent",
@@ -43,7 +41,7 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "observe": ("track.max_gap", "track.overlap", "track.associations", OBJECT_CORRECTIONS),
     "link": ("track", "sample:corrections", "sample:prompts"),
     "tracks": ("output",),
-    "export": ("export",),
+    "export": ("export", "sample:frame_interval"),
     "evaluate": ("sample:truth", "sample:truth_key", "evaluate.baseline"),
     "compare": ("sample:truth_tracks",),
     "report": ("task", "sample:truth", "sample:truth_tracks"),

@@ -12,7 +12,9 @@ import pytest
 import scenes
 import tifffile
 import zarr
+from ome_zarr_models import open_ome_zarr
 
+from volsam.blocks.stage import Job
 from volsam.cli.view import layers
 from volsam.config import load, validate
 from volsam.dependence import stage_config
@@ -25,6 +27,9 @@ from volsam.stages import observe as observe_stage
 from volsam.track.corrected_links import corrections_between, read_corrections, write_corrections
 from volsam.track.lineage import Lineage
 from volsam.track.tables import read_lineage
+from volsam.volume.info import TimeAxis
+from volsam.volume.labels import label_path
+from volsam.volume.source import ALL, open_volume
 
 
 def check_tracks(labels: np.ndarray, folder: Path) -> None:
@@ -168,3 +173,30 @@ def test_every_stage_takes_the_settings_it_is_handed(tmp_path: Path, stage: str)
     data = dishes.settings(tmp_path, tmp_path / "r")
     config = validate({**data, "track": {"max_gap": 6, "overlap": 8, "window": 9}})
     assert load(stage_config(config, "a", stage)).track.max_gap in (2, 6)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_another_interval_of_frames_reruns_the_export_alone(tmp_path: Path, version: str) -> None:
+    dishes.write_sequence(tmp_path)
+    sample = {"segmentation": str(tmp_path / "labels.tif")}
+    data = dishes.settings(tmp_path, tmp_path / "r", sample=sample, output={"ome_zarr": version})
+
+    def run(interval: float | None) -> tuple[dict[str, str], list[TimeAxis], float | None]:
+        """What each stage depends on, the time axes of image and labels, and that of the export."""
+        data["samples"]["a"]["frame_interval"] = interval
+        paths = scenes.run_pipeline(data, stages=dishes.GIVEN)
+        config = validate(data)
+        text = {name: stage_config(config, "a", name) for name in (*dishes.GIVEN, "report")}
+        digests = {name: Job(config, "a").marker(name)["digest"] for name in dishes.GIVEN}
+        stores = [paths.store, *(label_path(paths.store, n) for n in ("objects", "tracks"))]
+        axes = [open_volume(store, timepoint=ALL).info.time for store in stores]
+        assert all(open_ome_zarr(store, version=version) for store in stores)
+        geff: Any = zarr.open_group(paths.geff, mode="r").attrs["geff"]
+        return {k: text[k] + digests.get(k, "") for k in text}, axes, geff["axes"][0].get("scale")
+
+    before, axes, scale = run(60.0)
+    assert (axes, scale) == ([TimeAxis(60.0, "second")] * 3, 60.0)
+    after, axes, scale = run(90.0)
+    assert (axes, scale) == ([TimeAxis(90.0, "second")] * 3, 90.0)
+    assert [name for name in before if before[name] != after[name]] == ["export"]
+    assert run(None)[1:] == ([TimeAxis()] * 3, None)

@@ -65,13 +65,14 @@ def _tracks(folder: Path, plan: dict[str, Any], units: Any) -> tuple[Any, dict[s
     """Tracks of the lineage with their divisions, where the reader puts the image."""
     from volsam.exchange.tracks_table import tracks_layer
     from volsam.track.tables import read_lineage
+    from volsam.volume.source import open_volume
 
     data, graph = tracks_layer(read_lineage(folder / "lineage.parquet"))
     dimensions = data.shape[1] - 1
     options = {
         "graph": graph,
         "name": "tracks",
-        "scale": (plan["time"][0], *[1.0] * (dimensions - 1)),
+        "scale": (open_volume(**plan["image"]).info.time.step, *[1.0] * (dimensions - 1)),
         "translate": (0.0, *plan["translation"][4 - dimensions :]),
         "units": units,
         "tail_length": 10,

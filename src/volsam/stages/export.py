@@ -2,6 +2,9 @@
 
 One block, which holds one frame at a time and the table of the lineage. A folder or file appears when it
 is complete.
+
+The interval of frames that a user states is read here and nowhere before, so that another one reruns
+nothing else. An image that was ingested, and its labels, are told of it; what lies in place is not ours.
 """
 
 from __future__ import annotations
@@ -18,12 +21,13 @@ from volsam.exchange.geff import is_geff, write_geff
 from volsam.exchange.trackmate import write_trackmate
 from volsam.exchange.tracks_table import write_tracks_csv
 from volsam.stages.frames import ObjectFrames
-from volsam.stages.label import written_labels
+from volsam.stages.label import NAME, written_labels
 from volsam.stages.runplan import RunPlan
 from volsam.stages.tracks import TRACKS
 from volsam.track.lineage import Lineage
 from volsam.track.tables import read_lineage
-from volsam.volume.labels import label_path
+from volsam.volume.info import TimeAxis
+from volsam.volume.labels import label_path, set_time
 
 
 class Export(Stage[dict[str, str]]):
@@ -36,6 +40,13 @@ class Export(Stage[dict[str, str]]):
         super().__init__(job)
         self.plan = RunPlan.of(job)
         self.store = written_labels(job)
+        self.ingested = job.marker("ingest")["outputs"]
+        self.time = TimeAxis(*self.ingested["time"])
+
+    @property
+    def interval(self) -> float | None:
+        """Seconds between frames, as stated or as the image says."""
+        return self.sample.frame_interval or self.time.seconds
 
     def reset(self) -> None:
         """Every format is replaced when it is written anew."""
@@ -70,6 +81,10 @@ class Export(Stage[dict[str, str]]):
 
     def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
         (record,) = records
+        if self.ingested["ingested"]:
+            stated = self.sample.frame_interval
+            time = TimeAxis(stated, "second") if stated else self.time
+            set_time(self.store, (NAME, TRACKS), time)
         formats: dict[str, str] = record["formats"]
         return {"formats": formats, "warnings": [text for text in formats.values() if text]}
 
@@ -83,8 +98,8 @@ class Export(Stage[dict[str, str]]):
             lineage,
             spacing=self.plan.voxel_size,
             unit=self.plan.unit,
-            interval=self.plan.interval,
-            time_unit="second" if self.plan.interval else None,
+            interval=self.interval,
+            time_unit="second" if self.interval else None,
             labels=self._relative(label_path(self.store, TRACKS)),
             image=self._relative(image),
             provenance={"model": self.plan.model, "model_hash": self.plan.model_hash},
@@ -111,8 +126,8 @@ class Export(Stage[dict[str, str]]):
             shape=(self.plan.frames or 1, self.plan.depth, *self.plan.shape[1:]),
             spacing=self.plan.voxel_size,
             unit=self.plan.unit,
-            interval=self.plan.interval or 1.0,
-            time_unit="second" if self.plan.interval else "frame",
+            interval=self.interval or 1.0,
+            time_unit="second" if self.interval else "frame",
             image=self.plan.image["path"],
         )
 

@@ -92,15 +92,7 @@ class Ingest(Stage[None]):
         if self.in_place:
             return
         info, version = self.volume.info, self.config.output.ome_zarr
-        create_image(
-            self.store,
-            info,
-            self._layout(info),
-            self.factors,
-            version,
-            self.job.sample,
-            self.sample.frame_interval,
-        )
+        create_image(self.store, info, self._layout(info), self.factors, version, self.job.sample)
 
     def _layout(self, info: VolumeInfo) -> Layout:
         return choose_layout(
@@ -157,6 +149,7 @@ class Ingest(Stage[None]):
             "format": info.format,
             "shape": info.shape,
             "frames": info.frames,
+            "time": (info.time.step, info.time.unit),
             "channels": info.channels,
             "dtype": info.dtype,
             "voxel_size": info.voxel_size,

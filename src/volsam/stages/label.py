@@ -23,10 +23,10 @@ from volsam.stages.regroup import read_regrouping
 from volsam.stages.runplan import RunPlan
 from volsam.stitch.regroup import Regrouping
 from volsam.track.correction_table import corrects_objects
-from volsam.volume.info import TimeAxis
 from volsam.volume.labels import create_labels, label_path, open_level
 from volsam.volume.layout import smallest_label_dtype
 from volsam.volume.pyramid import level_steps, plan_level, write_level_block
+from volsam.volume.source import open_volume
 from volsam.volume.store import sweep_partial, writing
 
 NAME = "objects"
@@ -109,7 +109,7 @@ class Label(Stage[Objects | None]):
             factors=self.plan.factors,
             translation=self.plan.translation,
             frames=self.plan.frames,
-            time=TimeAxis(*self.plan.time),
+            time=open_volume(**self.plan.image).info.time,
             z_axis=self.plan.z_axis,
             version=output.ome_zarr,
             source=source,

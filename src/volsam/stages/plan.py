@@ -132,8 +132,6 @@ class Plan(Stage[None]):
             block_tiles=compute.block_tiles,
             segmentation=segmentation,
             frames=info.frames,
-            interval=self.sample.frame_interval or info.time.seconds,
-            time=(info.time.step, info.time.unit),
             z_axis=info.z_axis,
         )
         timed_from = TIMED_FROM if sample_voxels else 1

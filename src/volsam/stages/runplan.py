@@ -71,10 +71,6 @@ class RunPlan:
         Arguments of `open_volume` for labels that stand in for a model.
     frames : int or None
         Frames of a sequence, whose slices are numbered through; None for a volume.
-    interval : float or None
-        Seconds between frames.
-    time : (float, str or None)
-        Step and unit of the image's own time axis, which labels share.
     z_axis : bool
         The image has a z axis, be it of length 1, which labels share.
     """
@@ -107,8 +103,6 @@ class RunPlan:
     block_tiles: int
     segmentation: dict[str, Any] | None
     frames: int | None
-    interval: float | None
-    time: tuple[float, str | None]
     z_axis: bool = False
 
     @classmethod
@@ -135,7 +129,6 @@ class RunPlan:
                 "translation": tuple(data["translation"]),
                 "factors": tuple((fz, fy, fx) for fz, fy, fx in data["factors"]),
                 "region": (tuple(start), tuple(stop)),
-                "time": tuple(data["time"]),
             }
         )
 

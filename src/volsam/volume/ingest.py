@@ -17,7 +17,7 @@ import numpy as np
 from volsam.geometry import Box
 from volsam.volume.checks import check_finite
 from volsam.volume.frames import split_frames, stack_unit, stored_axes
-from volsam.volume.info import ZYX, TimeAxis, VolumeInfo
+from volsam.volume.info import ZYX, VolumeInfo
 from volsam.volume.layout import Layout, clip_layout, create_array, open_image_level
 from volsam.volume.metadata import image_attributes
 from volsam.volume.pyramid import level_shape
@@ -54,7 +54,6 @@ def create_image(
     factors: Sequence[ZYX],
     version: str = "0.5",
     name: str | None = None,
-    interval: float | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> None:
     """Create the metadata and the empty levels of an image.
@@ -72,8 +71,6 @@ def create_image(
     version : {"0.4", "0.5"}
     name : str, optional
         Name of the image; by default that of the store.
-    interval : float, optional
-        Seconds between the frames of a sequence.
     provenance : dict, optional
         Kept in the attribute ``volsam``.
 
@@ -95,7 +92,7 @@ def create_image(
         info.voxel_size,
         info.unit,
         info.translation,
-        TimeAxis(interval, "second") if interval else info.time,
+        info.time,
         channel_names=info.channel_names,
         dtype=info.dtype,
     )

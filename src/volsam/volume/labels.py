@@ -2,7 +2,8 @@
 
 Invariants
 ----------
-- Metadata and empty arrays of all levels exist before the first block is written, by one process.
+- Metadata and empty arrays of all levels exist before the first block is written, by one process. What
+  they say of time is that of the image, and both change together (`set_time`).
 - A group named like ours that we did not make is never touched.
 - Labels are a valid label image of their own, whether or not their image is in the same store.
 """
@@ -19,7 +20,7 @@ from volsam.errors import VolsamError
 from volsam.volume.frames import FrameSlices, stack_unit, stored_axes
 from volsam.volume.info import ZYX, Size, TimeAxis
 from volsam.volume.layout import clip_layout, create_array, open_image_level
-from volsam.volume.metadata import image_attributes, versioned
+from volsam.volume.metadata import image_attributes, versioned, with_time
 from volsam.volume.pyramid import level_shape
 from volsam.volume.store import ZARR_FORMAT, check_own, discard, mark, writing
 
@@ -140,6 +141,34 @@ def open_level(
 ) -> zarr.Array | FrameSlices:
     """Array of one level of a label image, for reading and block-wise writing."""
     return open_image_level(label_path(store_root, name), level, mode)
+
+
+def set_time(store_root: str | Path, names: Sequence[str], time: TimeAxis) -> None:
+    """Give an image of ours and its labels another scale of time; nothing is written that is the same.
+
+    Parameters
+    ----------
+    store_root : path
+        OME-Zarr with an image and labels that this package made.
+    names : sequence of str
+        Names of the label images.
+    time : TimeAxis
+    """
+    import zarr
+
+    root, written = Path(store_root), False
+    with writing(root):
+        for folder in (root, *(label_path(root, name) for name in names)):
+            for left in folder.glob(_TORN):
+                left.unlink(missing_ok=True)
+            group = zarr.open_group(folder, mode="r+", use_consolidated=False)
+            before = group.attrs.asdict()
+            after = with_time(before, time)
+            if after != before:
+                group.attrs.put(after)
+                written = True
+        if written:
+            _refresh_consolidated(root, str(store_version(root)))
 
 
 def check_free(store_root: str | Path, name: str = "objects") -> None:

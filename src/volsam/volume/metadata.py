@@ -1,12 +1,14 @@
 """OME-Zarr metadata as this package writes them, versions 0.4 and 0.5.
 
-One process writes the metadata of a group, before any block is written. The specifications are
-at https://ngff.openmicroscopy.org (0.4 and 0.5).
+One process writes the metadata of a group, before any block is written; the step of a time axis, which
+no block depends on, may be set later. The specifications are at https://ngff.openmicroscopy.org (0.4 and
+0.5).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 from volsam.volume.info import METRES, ZYX, Size, TimeAxis
@@ -81,6 +83,21 @@ def image_attributes(
             label["source"] = {"image": label_source}
         attributes["image-label"] = label
     return versioned(version, attributes)
+
+
+def with_time(attributes: dict[str, Any], time: TimeAxis) -> dict[str, Any]:
+    """Attributes of `image_attributes` with another scale of t; as they are where there is no t."""
+    changed = deepcopy(attributes)
+    for multiscale in changed.get("ome", changed)["multiscales"]:
+        names = [axis["name"] for axis in multiscale["axes"]]
+        if "t" not in names:
+            continue
+        place = names.index("t")
+        multiscale["axes"][place] = _axis("t", None, time.unit)
+        for dataset in multiscale["datasets"]:
+            scale, *_ = dataset["coordinateTransformations"]
+            scale["scale"][place] = time.step
+    return changed
 
 
 def versioned(version: str, attributes: dict[str, Any]) -> dict[str, Any]:
