@@ -53,6 +53,19 @@ def errors(objects: Objects, found: Ids, true: Ids) -> int:
 
 
 @pytest.mark.parametrize("solver", ["global", "fast"])
+@pytest.mark.parametrize("frames", [0, 3])
+def test_nothing_is_linked_to_nothing(frames: int, solver: str) -> None:
+    labels = np.zeros((frames, 9, 9), np.uint8)
+    for images in (None, labels):
+        objects, overlaps = observe(labels, images)
+        assert len(objects) == len(overlaps.size) == Scene(objects, overlaps).frames == 0
+        found = link(objects, overlaps, Track(solver=solver))
+        assert found.shape == (0, 2)
+        assert len(Lineage.of(objects, found)) == 0
+    assert len(observe([])[0]) == 0
+
+
+@pytest.mark.parametrize("solver", ["global", "fast"])
 @pytest.mark.parametrize("bacteria", [True, False])
 def test_families_are_found(bacteria: bool, solver: str) -> None:
     objects, overlaps = seen(bacteria)

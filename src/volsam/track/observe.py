@@ -82,6 +82,9 @@ def observe_run(
             pair = _overlaps(held[number].labels, held[later].labels, shift, spacing)
             ends = (np.full(len(pair["size"]), n) for n in (number, later))
             pairs.append({**dict(zip(("frame", "later"), ends, strict=True)), **pair})
+    if not tables:  # of no frames the table has its columns all the same
+        nothing = Frame(np.zeros((1, 0, 0), np.uint64))
+        tables.append({"frame": np.zeros(0, np.int64), **_objects(nothing, None, spacing)})
     return Observed(_joined(tables), _joined(pairs or [_NO_PAIRS]))
 
 
