@@ -131,7 +131,7 @@ class Scene:
         if not len(o):
             return Units(1.0, 1.0, 1.0, planar)
         steps, spacing = [np.zeros(0)], [np.zeros(0)]
-        for frame in range(0, self.frames, max(1, self.frames // _SAMPLE)):
+        for frame in self._sampled(self.frames):
             here, there = self.rows(frame), self.rows(frame + 1)
             steps.append(mutual(self.expected(here, 1), o.position[there], np.inf)[2])
             if len(here) > 1:
@@ -147,13 +147,13 @@ class Scene:
         self.reach = max(_REACH * diameter, _RUN * step)
         return Units(diameter, step, size, planar)
 
-    def _sampled(self) -> range:
-        """Frames from which what is usual is taken."""
-        return range(0, self.frames - 1, max(1, self.frames // _SAMPLE))
+    def _sampled(self, stop: int) -> range:
+        """Frames before `stop` from which what is usual is taken."""
+        return range(0, stop, max(1, self.frames // _SAMPLE))
 
     def _loose(self) -> float:
         o, single, total = self.objects, 0, 0
-        for frame in self._sampled():
+        for frame in self._sampled(self.frames - 1):
             here, there = self.rows(frame), self.rows(frame + 1)
             pairs, *_ = mutual(self.expected(here, 1), o.position[there], self.reach)
             single, total = single + len(here) - len(pairs), total + len(here)
@@ -190,7 +190,7 @@ class Scene:
         if self._looks is None:
             return 0.0
         found = [np.zeros(0)]
-        for frame in self._sampled():
+        for frame in self._sampled(self.frames - 1):
             here, there = self.rows(frame), self.rows(frame + 1)
             a, b, _ = mutual(self.expected(here, 1), self.objects.position[there], np.inf)
             found.append(np.linalg.norm(self._looks[here[a]] - self._looks[there[b]], axis=1))
