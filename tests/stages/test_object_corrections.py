@@ -10,6 +10,8 @@ import dishes
 import numpy as np
 import pytest
 import scenes
+import tifffile
+from scipy import ndimage
 
 from volsam.blocks.stage import Job
 from volsam.config import validate
@@ -209,8 +211,6 @@ def test_objects_of_a_volume(tmp_path: Path) -> None:
 @pytest.mark.parametrize("given", [False, True])
 def test_edits_of_corrected_labels(tmp_path: Path, given: bool) -> None:
     """Edit, run, edit the result, run: what the user drew is there in the end."""
-    import tifffile
-
     dishes.write_sequence(tmp_path)
     table = tmp_path / "t.csv"
     write_rows(table, rows())
@@ -226,8 +226,8 @@ def test_edits_of_corrected_labels(tmp_path: Path, given: bool) -> None:
     if given:
         data["samples"]["a"]["segmentation"] = str(tmp_path / "labels.tif")
     job = Job(validate(data), "a")
-    new, untold = edited_objects(job, tmp_path / "edited.tif", read_rows(table))
-    assert not untold
+    new, *rest = edited_objects(job, tmp_path / "edited.tif", read_rows(table))
+    assert rest == [0, 1, None]
     write_rows(table, new)
     again = scenes.read_labels(run(tmp_path, tmp_path / "r", table, given=given))
     for frame in range(dishes.FRAMES):
@@ -238,3 +238,21 @@ def test_edits_of_corrected_labels(tmp_path: Path, given: bool) -> None:
         assert pairs.shape[1] == len(np.unique(labels[frame])) == len(np.unique(again[frame])), (
             frame
         )
+
+
+def test_an_edit_of_an_earlier_result_is_refused(tmp_path: Path) -> None:
+    """A copy of before the corrections, and one of another segmentation."""
+    dishes.write_sequence(tmp_path)
+    table, edited = tmp_path / "t.csv", tmp_path / "edited.tif"
+    write_rows(table, rows())
+    plain = scenes.read_labels(run(tmp_path, tmp_path / "r", None)).astype(np.uint16)
+    run(tmp_path, tmp_path / "r", table)
+    job = Job(
+        validate(dishes.settings(tmp_path, tmp_path / "r", sample={"corrections": str(table)})), "a"
+    )
+    plain[5][plain[5] == plain[5].max()] = 1000
+    eroded = np.where(ndimage.minimum_filter(plain, (1, 3, 3)) == plain, plain, 0)
+    for labels, message in ((plain, "numbers of before"), (eroded, "another outline")):
+        tifffile.imwrite(edited, labels, photometric="minisblack")
+        with pytest.raises(VolsamError, match=f"no edit of the present result .* {message}"):
+            edited_objects(job, edited, read_rows(table))

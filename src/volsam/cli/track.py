@@ -106,13 +106,20 @@ def _keep_objects(config: Config, sample: str, labels: Path, target: Path) -> No
     from volsam.stages.edits import edited_objects
     from volsam.track.correction_table import OF_OBJECTS, read_rows, write_rows
 
-    rows = read_rows(target) if target.exists() else []
-    rows, untold = edited_objects(Job(config, sample), labels, rows)
-    write_rows(target, rows)
-    merged, split = (sum(row.action == action for row in rows) for action in OF_OBJECTS)
+    known = read_rows(target) if target.exists() else []
+    found = edited_objects(Job(config, sample), labels, known)
+    write_rows(target, found.rows)
+    merged, split = (sum(row.action == action for row in found.rows) for action in OF_OBJECTS)
     print(f"{target} now holds {merged} merges and {split} splits of objects")
-    if untold:
+    if found.undone:
+        print(f"{found.undone} that it held before were undone")
+    if found.doubt:
         print(
-            f"{untold} objects were erased or drawn anew, which is no such correction; see "
+            f"warning: {found.doubt}; if labels of an earlier one were edited, take their rows out of "
+            f"{target}, and edit those of the last run"
+        )
+    if found.untold:
+        print(
+            f"{found.untold} objects were erased or drawn anew, which is no such correction; see "
             "docs/annotations.md"
         )

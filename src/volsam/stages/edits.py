@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import fastremap
 import numpy as np
 
 from volsam.blocks.stage import Job
@@ -15,10 +17,32 @@ from volsam.stages.frames import ObjectFrames
 from volsam.stages.runplan import RunPlan
 from volsam.track.correction_table import OF_OBJECTS, Row
 from volsam.track.edited_labels import Frame, edits
+from volsam.track.edited_over import Likeness, likeness
 from volsam.volume.source import Volume, labels_arguments, open_volume
 
 
-def edited_objects(job: Job, path: Path, rows: Sequence[Row]) -> tuple[list[Row], int]:
+class Edited(NamedTuple):
+    """What a table of corrections becomes by an edit.
+
+    Attributes
+    ----------
+    rows : list of Row
+        All rows of the table from now on.
+    untold : int
+        Objects that were erased, or drawn where nothing was, which no row can say.
+    undone : int
+        Merges and splits that the table had, and that the edit took back.
+    doubt : str or None
+        What makes one think that labels of an earlier result were edited.
+    """
+
+    rows: list[Row]
+    untold: int
+    undone: int
+    doubt: str | None
+
+
+def edited_objects(job: Job, path: Path, rows: Sequence[Row]) -> Edited:
     """Rows of a table of corrections after an edit; a frame at a time is held.
 
     Parameters
@@ -30,17 +54,10 @@ def edited_objects(job: Job, path: Path, rows: Sequence[Row]) -> tuple[list[Row]
     rows : sequence of Row
         All rows of the table before.
 
-    Returns
-    -------
-    rows : list of Row
-        All rows of the table from now on.
-    untold : int
-        Objects that were erased, or drawn where nothing was, which no row can say.
-
     Raises
     ------
     VolsamError
-        If there are no such labels, or they do not fit.
+        If there are no such labels, they do not fit, or an earlier result was edited.
     """
     plan = RunPlan.of(job)
     made = job.marker("label")
@@ -52,19 +69,28 @@ def edited_objects(job: Job, path: Path, rows: Sequence[Row]) -> tuple[list[Row]
         job.marker(finder(plan))
         gap = job.config.of_sample(job.sample).stitch.max_gap
         found = FoundObjects(job.paths, plan, gap)
-    kept, untold = list(rows), 0
+    kept, untold, undone, like = list(rows), 0, 0, Likeness()
     for number in range(plan.frames or 1):
         box = Box.of((plan.depth, *plan.shape[1:])).shift((number * plan.depth, 0, 0))
         objects = before(number).reshape(box.shape).astype(np.uint64)
         after = edited.read(box).astype(np.uint64)
         if np.array_equal(objects, after):
+            like = like.plus(Likeness(int(np.count_nonzero(fastremap.unique(objects)))))
             continue
         original = objects if found is None else found.read(box)
+        frame = Frame(number, original, objects, after, plan.voxel_size)
+        like = like.plus(likeness(frame))
         of_frame = [row for row in kept if _is_of(row, number)]
-        new, more = edits(Frame(number, original, objects, after, plan.voxel_size), of_frame)
+        new, more = edits(frame, of_frame)
+        undone += len(set(of_frame) - set(new))
         kept = [row for row in kept if not _is_of(row, number)] + new
         untold += more
-    return kept, untold
+    if earlier := like.earlier(undone):
+        raise VolsamError(
+            f"The labels {path} are no edit of the present result of sample {job.sample} ({earlier}); "
+            "edit its labels/objects as they are now."
+        )
+    return Edited(kept, untold, undone, like.doubt)
 
 
 def _is_of(row: Row, frame: int) -> bool:
