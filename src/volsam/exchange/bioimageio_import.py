@@ -30,7 +30,8 @@ from volsam.models.card import describe
 from volsam.models.checkpoint import State, read_checkpoint
 from volsam.models.export import own_state
 from volsam.models.registry import MODELS, file_hash
-from volsam.models.store import ModelStore, Version
+from volsam.models.store import ModelStore
+from volsam.models.version import Version
 from volsam.segment.ais import AisParameters
 
 _RDFS = ("rdf.yaml", "bioimageio.yaml")

@@ -26,17 +26,16 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import xxhash
 from pydantic import TypeAdapter, ValidationError
 
 from volsam.errors import VolsamError
 from volsam.models.card import WEIGHTS, card_text
 from volsam.models.registry import MODELS, file_hash
+from volsam.models.version import DESCRIPTION, Version, description_digest, read_json
 from volsam.paths import write_json
 from volsam.section import Name
 from volsam.volume.store import writing
@@ -44,7 +43,6 @@ from volsam.volume.store import writing
 if TYPE_CHECKING:
     from torch import Tensor
 
-DESCRIPTION = "model.json"
 CARD = "card.md"
 CHECKPOINT = "checkpoint.pt"
 PROMOTED = "promoted.json"
@@ -65,63 +63,6 @@ def check_name(name: str) -> str:
     if name == "embedded" or name in MODELS:
         raise VolsamError(f"{name!r} is the name of a model that volsam knows; choose another.")
     return name
-
-
-@dataclass(frozen=True)
-class Version:
-    """One trained model.
-
-    Attributes
-    ----------
-    name : str
-        Name of the model.
-    number : int
-        Its version, from 1.
-    folder : Path
-        Where its files lie.
-    """
-
-    name: str
-    number: int
-    folder: Path
-
-    @property
-    def path(self) -> Path:
-        """The description, which `volsam.models.load_model` takes."""
-        return self.folder / DESCRIPTION
-
-    def description(self) -> dict[str, Any]:
-        """Read the description; one that was changed is refused."""
-        data = _read(self.path)
-        stated = data.get("hashes")
-        if not isinstance(stated, dict) or stated.get("description") != _digest(data):
-            raise VolsamError(
-                f"{self.path} was changed after the model was made; get it again, and set what you "
-                "want otherwise in the configuration."
-            )
-        return data
-
-    @property
-    def hash(self) -> str:
-        """xxh128 of the weights, as the description states it."""
-        return str(self.description()["hashes"]["xxh128"])
-
-    def check(self) -> Version:
-        """Return itself if weights and description are what was published.
-
-        Raises
-        ------
-        VolsamError
-            If a file is missing, damaged or was changed.
-        """
-        weights = self.folder / WEIGHTS
-        stated = self.hash
-        if not weights.is_file() or file_hash(weights) != stated:
-            raise VolsamError(
-                f"{weights} is missing or not what was published (hash {stated}); get the file "
-                "again, or train and publish a new version."
-            )
-        return self
 
 
 class ModelStore:
@@ -301,7 +242,7 @@ class ModelStore:
         path = self.root / name / PROMOTED
         if not path.exists():
             return []
-        data = _read(path)
+        data = read_json(path)
         entries = [*data.pop("history", []), data]
         if not all(
             isinstance(entry, dict)
@@ -333,7 +274,7 @@ class ModelStore:
             version = self._version(name, self.next_version(name))
             whole = {**data, "version": version.number, "hashes": hashes}
             whole = json.loads(json.dumps(whole))
-            whole["hashes"]["description"] = _digest(whole)
+            whole["hashes"]["description"] = description_digest(whole)
             write_json(partial / DESCRIPTION, whole)
             (partial / CARD).write_text(card_text(whole), encoding="utf-8")
             _try_out(partial / DESCRIPTION)
@@ -375,23 +316,6 @@ def _try_out(path: Path) -> None:
     from volsam.models.model import load_model
 
     load_model(str(path), need_decoder=False)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        data = None
-    if not isinstance(data, dict):
-        raise VolsamError(f"{path} cannot be read or is damaged; get it again or remove it.")
-    return data
-
-
-def _digest(description: Mapping[str, Any]) -> str:
-    """xxh128 of a description without the digest itself."""
-    hashes = {k: v for k, v in description["hashes"].items() if k != "description"}
-    text = json.dumps({**description, "hashes": hashes}, sort_keys=True)
-    return xxhash.xxh128(text.encode()).hexdigest()
 
 
 def _now() -> str:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from volsam.errors import VolsamError
-from volsam.models.store import ModelStore, Version
+from volsam.models.store import ModelStore
+from volsam.models.version import Version
 from volsam.train.joint import JointNetwork
 from volsam.train.settings import Train
 

@@ -38,7 +38,8 @@ from volsam.models.card import WEIGHTS, ancestry, describe
 from volsam.models.memory import keep_freed_memory
 from volsam.models.model import Model, load_model
 from volsam.models.registry import file_hash
-from volsam.models.store import ModelStore, Version
+from volsam.models.store import ModelStore
+from volsam.models.version import Version
 from volsam.paths import write_json
 from volsam.segment.ais import grid_in_pixels, in_pixels
 from volsam.train.adapt import adapt, additions, merge, restrict
