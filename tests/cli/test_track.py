@@ -105,7 +105,7 @@ def test_labels_that_do_not_fit(tmp_path: Path) -> None:
         call(*correct, "--labels", edited)
     with pytest.raises(VolsamError, match="--labels alone"):
         call(*correct, tmp_path / "edited.xml", "--labels", edited)
-    for kind, frames, message in (("u2", 3, "have shape"), ("f4", dishes.FRAMES, "hold float32")):
+    for kind, frames, message in (("u2", 3, "has shape"), ("f4", dishes.FRAMES, "holds float32")):
         stack = np.zeros((frames, *dishes.SHAPE), kind)
         tifffile.imwrite(edited, stack, photometric="minisblack")
         with pytest.raises(VolsamError, match=message):

@@ -13,8 +13,8 @@ import zarr
 
 from volsam.errors import VolsamError
 from volsam.geometry import Box
-from volsam.volume.checks import check_finite, missing_chunks
-from volsam.volume.source import open_volume
+from volsam.volume.checks import check_finite, missing_chunks, open_fitting
+from volsam.volume.source import labels_arguments, open_volume
 
 IMAGE = np.random.default_rng(0).integers(0, 60000, (6, 32, 40), np.uint16)
 
@@ -32,6 +32,30 @@ def refused(call: Callable[[], object], *words: str) -> None:
 
 def test_missing_path(tmp_path: Path) -> None:
     refused(lambda: open_volume(tmp_path / "no.tif"), "nothing at", "no.tif")
+
+
+def test_labels_that_do_not_fit(tmp_path: Path) -> None:
+    labels, mask = tmp_path / "labels.tif", tmp_path / "mask.tif"
+    for path, kind in ((labels, "u2"), (mask, "f4")):
+        tifffile.imwrite(path, IMAGE.astype(kind), photometric="minisblack")
+
+    def fit(
+        role: str, path: Path, frames: int | None = None, depth: int = 6, **options: bool
+    ) -> None:
+        shape = (depth, 32, 40)
+        open_fitting(role, labels_arguments(str(path), None, shape, frames), shape, **options)
+
+    fit("truth", labels)
+    fit("truth", labels, 6)
+    fit("mask", mask, numbered=False)
+    refused(lambda: fit("truth", labels, depth=7), "The truth ", "has shape (6, 32, 40)", "shape.")
+    refused(
+        lambda: fit("truth", labels, 7, 7), "give one of the image's shape, with all its frames."
+    )
+    refused(
+        lambda: fit("mask", mask, depth=7, numbered=False), "The mask ", "and the image (7, 32, 40)"
+    )
+    refused(lambda: fit("truth", mask), "holds float32", "whole")
 
 
 def test_empty_folder_and_foreign_file(tmp_path: Path) -> None:

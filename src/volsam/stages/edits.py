@@ -18,7 +18,8 @@ from volsam.stages.runplan import RunPlan
 from volsam.track.correction_table import OF_OBJECTS, Row
 from volsam.track.edited_labels import Frame, edits
 from volsam.track.edited_over import Likeness, likeness
-from volsam.volume.source import Volume, labels_arguments, open_volume
+from volsam.volume.checks import open_fitting
+from volsam.volume.source import labels_arguments
 
 
 class Edited(NamedTuple):
@@ -61,7 +62,8 @@ def edited_objects(job: Job, path: Path, rows: Sequence[Row]) -> Edited:
     """
     plan = RunPlan.of(job)
     made = job.marker("label")
-    edited = _open(path, plan)
+    arguments = labels_arguments(str(path), None, plan.shape, plan.frames)
+    edited = open_fitting("edited label image", arguments, plan.shape)
     before = ObjectFrames(job, plan)
     found = None
     if "sample.corrections" in made["settings"]:
@@ -95,18 +97,3 @@ def edited_objects(job: Job, path: Path, rows: Sequence[Row]) -> Edited:
 
 def _is_of(row: Row, frame: int) -> bool:
     return row.action in OF_OBJECTS and row.first.frame == frame
-
-
-def _open(path: Path, plan: RunPlan) -> Volume:
-    edited = open_volume(**labels_arguments(str(path), None, plan.shape, plan.frames))
-    if edited.info.shape != plan.shape:
-        raise VolsamError(
-            f"The edited labels {path} have shape {edited.info.shape} and the image {plan.shape}; save "
-            "all frames of the labels that were edited."
-        )
-    if edited.info.dtype.startswith("float"):
-        raise VolsamError(
-            f"The edited labels {path} hold {edited.info.dtype}; save them as labels, whose numbers are "
-            "whole."
-        )
-    return edited

@@ -24,6 +24,7 @@ from volsam.geometry import Box, split
 from volsam.paths import write_json
 from volsam.stages.label import NAME, written_labels
 from volsam.stages.tabled import TabledStage, columns, table_files
+from volsam.volume.checks import open_fitting
 from volsam.volume.labels import open_level
 from volsam.volume.source import Volume, labels_arguments, open_volume
 
@@ -35,17 +36,8 @@ def open_truth(sample: Sample, shape: tuple[int, ...], frames: int | None) -> Vo
     """The true labels of a sample, which must have the image's shape and its number of frames."""
     if sample.truth is None:
         raise VolsamError(f"The sample of {sample.image} names no truth; add truth: <path> to it.")
-    truth = open_volume(**labels_arguments(sample.truth, sample.truth_key, shape, frames))
-    if truth.info.shape != shape:
-        raise VolsamError(
-            f"The truth {sample.truth} has shape {truth.info.shape} and the image {shape}; give "
-            "true labels of the image's shape."
-        )
-    if truth.info.dtype.startswith("float"):
-        raise VolsamError(
-            f"The truth {sample.truth} holds {truth.info.dtype}; give object numbers, which are whole."
-        )
-    return truth
+    arguments = labels_arguments(sample.truth, sample.truth_key, shape, frames)
+    return open_fitting("truth", arguments, shape)
 
 
 def one_id_per_frame(truth: npt.NDArray[Any], start: int, depth: int) -> npt.NDArray[np.uint64]:

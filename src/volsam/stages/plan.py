@@ -19,6 +19,7 @@ from volsam.stages.forecast import TIMED_FROM, Forecast, forecast
 from volsam.stages.ingest import warnings_of
 from volsam.stages.propagate import check_prompted, prompted_arguments
 from volsam.stages.runplan import RunPlan
+from volsam.volume.checks import open_fitting
 from volsam.volume.info import VolumeInfo, require_voxel_size
 from volsam.volume.normalise import estimate
 from volsam.volume.pyramid import pyramid_factors
@@ -272,17 +273,7 @@ class Plan(Stage[None]):
         if path is None:
             return None
         arguments = labels_arguments(path, key, image.shape, image.frames)
-        labels = open_volume(**arguments)
-        if labels.info.shape != image.shape:
-            raise VolsamError(
-                f"The {role} {path} has shape {labels.info.shape} and the image {image.shape}; give a "
-                f"{role} of the image's shape."
-            )
-        if role == "segmentation" and labels.info.dtype.startswith("float"):
-            raise VolsamError(
-                f"The segmentation {path} holds {labels.info.dtype}; give object numbers, which are "
-                "whole."
-            )
+        open_fitting(role, arguments, image.shape, numbered=role != "mask")
         return arguments
 
     def _ais(self, model: Model | None, scale: float) -> dict[str, float]:
