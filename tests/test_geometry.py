@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from volsam.geometry import Box, TileGrid, split
+from volsam.geometry import Box, TileGrid, split, window_span
 
 numbers = st.integers(1, 60)
 
@@ -25,6 +25,18 @@ def test_box() -> None:
     assert apart.size == 0
     assert min(apart.shape) == 0
     assert Box.of(np.zeros((2, 3)).shape) == Box((0, 0), (2, 3))
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(length=numbers, side=numbers, ends=st.tuples(numbers, numbers))
+def test_window_span(length: int, side: int, ends: tuple[int, int]) -> None:
+    start, stop = sorted(min(end, length) for end in ends)
+    stop = min(stop, start + side)
+    first, last = window_span(start, stop, length, side)
+    assert last - first == min(length, side)
+    assert 0 <= first <= start <= stop <= last <= length
+    if 0 < first < length - side and stop - start <= side // 2:
+        assert first % max(1, side // 2) == 0  # a window that others share
 
 
 def test_split_refuses_other_dimensions() -> None:

@@ -78,6 +78,32 @@ def split(box: Box, size: Sequence[int]) -> Iterator[tuple[tuple[int, ...], Box]
         yield index, Box(start, stop)
 
 
+def window_span(start: float, stop: float, length: int, side: int) -> tuple[int, int]:
+    """Window along one axis in which a network of input `side` sees what lies at start..stop.
+
+    Windows overlap by half, the last one ends with the axis. Of those that hold it whole it is the one in
+    which it lies most central; where none does, one of its own.
+
+    Parameters
+    ----------
+    start, stop : float
+        At most `side` apart.
+    length : int
+        Of the axis; where it is no longer than `side` it is the window.
+    side : int
+    """
+    if length <= side:
+        return 0, length
+    last, middle = length - side, (start + stop - side) / 2
+    starts = [*range(0, last, max(1, side // 2)), last]
+    first = min(
+        (n for n in starts if n <= start and stop <= n + side),
+        key=lambda n: abs(n - middle),
+        default=min(last, max(0, int(middle))),
+    )
+    return first, first + side
+
+
 @dataclass(frozen=True)
 class TileGrid:
     """Tiles of one slice, row-major.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
-from volsam.geometry import Box
+from volsam.geometry import Box, window_span
 
 
 @dataclass(frozen=True)
@@ -59,20 +59,10 @@ def windows(labels: NDArray[np.integer[Any]], image_size: int, scale: float = 1.
     for number, part in enumerate(ndi.find_objects(labels), start=1):
         extent = max(s.stop - s.start for s in part)
         wide = max(side, extent)
-        spans = [_span(s.start, s.stop, n, wide) for s, n in zip(part, labels.shape, strict=True)]
+        spans = [
+            window_span(s.start, s.stop, n, wide) for s, n in zip(part, labels.shape, strict=True)
+        ]
         box = Box(tuple(a for a, _ in spans), tuple(b for _, b in spans))
         members[box, scale if wide == side else image_size / wide].append(number)
     ordered = sorted(members.items(), key=lambda item: item[0])
     return [Window(box, zoom, np.array(numbers)) for (box, zoom), numbers in ordered]
-
-
-def _span(start: int, stop: int, length: int, side: int) -> tuple[int, int]:
-    """Window along one axis for an object at start..stop, which is at most `side` long."""
-    if length <= side:
-        return 0, length
-    last, middle = length - side, (start + stop - side) / 2
-    step = max(1, side // 2)
-    grid = np.unique(np.minimum(np.arange(0, last + step, step), last))
-    grid = grid[(grid <= start) & (stop <= grid + side)]
-    first = grid[np.abs(grid - middle).argmin()] if grid.size else np.clip(int(middle), 0, last)
-    return int(first), int(first) + side

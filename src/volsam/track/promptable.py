@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from volsam.errors import VolsamError
-from volsam.geometry import Box
+from volsam.geometry import Box, window_span
 from volsam.models.model import Model, memory_errors
 from volsam.segment.masks import tight_box
 from volsam.segment.predict import embed_image
@@ -98,7 +98,7 @@ class SamPredictor:
         )
         side = int(max(self.model.image_size / self.scale, 1, np.ceil(max(y1 - y0, x1 - x0))))
         ends = ((y0, y1, shape[0]), (x0, x1, shape[1]))
-        spans = [_span(low, high, length, side) for low, high, length in ends]
+        spans = [window_span(low, high, length, side) for low, high, length in ends]
         return Box(tuple(a for a, _ in spans), tuple(b for _, b in spans))
 
     def _batches(self, queries: Sequence[Query], numbers: list[int]) -> list[list[int]]:
@@ -164,18 +164,6 @@ class SamPredictor:
         small = F.interpolate(torch.from_numpy(picture)[None, None], extent, mode="area")
         after = [m - n for m, n in zip(size, extent, strict=True)]
         return F.pad(small, (0, after[1], 0, after[0]), value=-_SURE)
-
-
-def _span(start: float, stop: float, length: int, side: int) -> tuple[int, int]:
-    """Window along one axis for what lies at start..stop: on a grid of half its side if that holds it."""
-    if length <= side:
-        return 0, length
-    step, last = max(1, side // 2), length - side
-    begin = (start + stop - side) / 2
-    first = min(last, max(0, round(begin / step) * step))
-    if start < first or stop > first + side:
-        first = min(last, max(0, int(begin)))
-    return first, first + side
 
 
 def _cut(logits: npt.NDArray[np.float32], window: Box, iou: float) -> Answer:
