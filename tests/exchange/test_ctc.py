@@ -14,9 +14,28 @@ from hypothesis import strategies as st
 
 from volsam.errors import VolsamError
 from volsam.exchange import ctc
-from volsam.exchange.ctc import open_ctc, read_ctc, write_ctc
+from volsam.exchange.ctc import open_ctc, read_ctc, seg_masks, write_ctc
 from volsam.exchange.ctc_table import ctc_tracks
 from volsam.track.lineage import Lineage, Objects
+
+
+def test_names_of_masks(tmp_path: Path) -> None:
+    (tmp_path / "SEG").mkdir()
+    for name in (
+        "man_seg007.tif",
+        "man_seg_0012_003.tif",
+        "MAN_SEG_008.tif",
+        "man_seg1.tif",
+        "t007.tif",
+    ):
+        (tmp_path / "SEG" / name).touch()
+    found = [(mask.path.name, mask.frame, mask.slice) for mask in seg_masks(tmp_path)]
+    assert found == [
+        ("MAN_SEG_008.tif", "008", None),
+        ("man_seg007.tif", "007", None),
+        ("man_seg_0012_003.tif", "0012", 3),
+    ]
+    assert list(seg_masks(tmp_path / "SEG")) == []
 
 
 def test_a_gap_splits_a_track() -> None:

@@ -1,8 +1,7 @@
 """Cell Tracking Challenge folders: segmentation truth of single frames and slices.
 
-Names, as the challenge defines them: ``01/t000.tif`` is an image; ``01_GT/SEG/man_seg000.tif`` the truth
-of the whole frame, ``man_seg_000_012.tif`` that of slice 12 of a 3D frame; ``01_ST/SEG`` holds computed
-("silver") truth under the same names.
+``01/t000.tif`` is an image; ``01_GT/SEG`` holds truth of it or of a slice of it, ``01_ST/SEG`` computed
+("silver") truth under the same names (`exchange.ctc.seg_masks`).
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from volsam.annotate.checks import check_shape
 from volsam.annotate.pictures import Crop, FilePicture, Settings, open_labels, signed
 from volsam.config import Region
 from volsam.errors import VolsamError
+from volsam.exchange.ctc import SegMask, seg_masks
 from volsam.geometry import Box
 from volsam.volume.source import open_volume
 
 _SEQUENCE = re.compile(r"\d{2}")
-_MASK = re.compile(r"man_seg_?(\d{3,4})(?:_(\d{3,4}))?\.tif", re.IGNORECASE)
 
 
 def is_ctc(folder: Path) -> bool:
@@ -39,11 +38,9 @@ def read_ctc(folder: Path, settings: Settings) -> Iterator[Crop]:
     kind = "ST" if settings.silver else "GT"
     found = False
     for sequence in _sequences(folder):
-        masks = sorted((sequence.parent / f"{sequence.name}_{kind}" / "SEG").glob("*.tif"))
-        for mask in masks:
-            if match := _MASK.fullmatch(mask.name):
-                found = True
-                yield _read_mask(mask, sequence / f"t{match[1]}.tif", match[2], settings)
+        for mask in seg_masks(sequence.with_name(f"{sequence.name}_{kind}")):
+            found = True
+            yield _read_mask(mask, sequence / f"t{mask.frame}.tif", settings)
     if not found:
         other = "" if settings.silver else ", or take the computed truth with --silver"
         raise VolsamError(
@@ -51,20 +48,21 @@ def read_ctc(folder: Path, settings: Settings) -> Iterator[Crop]:
         )
 
 
-def _read_mask(mask: Path, image: Path, slice_: str | None, settings: Settings) -> Crop:
+def _read_mask(mask: SegMask, image: Path, settings: Settings) -> Crop:
     if not image.is_file():
-        raise VolsamError(f"{mask} is the truth of {image}, which is missing; copy it there.")
+        raise VolsamError(f"{mask.path} is the truth of {image}, which is missing; copy it there.")
     if settings.region or settings.image:
         raise VolsamError(
             f"The truth of {image.parent} belongs to whole images; leave out --region and --image."
         )
-    region = Region(z=[int(slice_), int(slice_) + 1]) if slice_ else None
+    region = None if mask.slice is None else Region(z=[mask.slice, mask.slice + 1])
     said = {key: value for key, value in settings.reading.items() if value is not None}
     own = replace(settings, reading={"axes": "zyx", **said}, region=region)
     picture = FilePicture(open_volume(image, **own.reading), own)
-    volume = open_labels(mask, depth=picture.box.shape[0])
-    check_shape(volume.info.shape, picture.box.shape, str(mask))
-    truth, ignore = settings.meaning.split(volume.read(Box.of(volume.info.shape)), str(mask))
+    where = str(mask.path)
+    volume = open_labels(mask.path, depth=picture.box.shape[0])
+    check_shape(volume.info.shape, picture.box.shape, where)
+    truth, ignore = settings.meaning.split(volume.read(Box.of(volume.info.shape)), where)
     pixels, provenance = picture.read()
     tool = "ctc silver truth" if settings.silver else "ctc gold truth"
     return Crop(pixels, truth, ignore, signed(provenance, settings, tool))

@@ -15,7 +15,6 @@ Invariants
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,12 +27,11 @@ from volsam.errors import VolsamError
 from volsam.evaluate.chota import chota
 from volsam.evaluate.contingency import Contingency
 from volsam.evaluate.edges import f1_scores
-from volsam.exchange.ctc import CtcSequence, open_ctc, read_labels
+from volsam.exchange.ctc import CtcSequence, open_ctc, read_labels, seg_masks
 from volsam.track.lineage import Ints
 
 SegTruth = Iterable[tuple[int, int | None, npt.NDArray[Any]]]
 
-_SEG = re.compile(r"man_seg_?(\d{3,4})(?:_(\d{3,4}))?\.tif")
 _ERRORS = {
     "NS": "splits",
     "FN": "missed_objects",
@@ -185,14 +183,13 @@ def _cover(
 
 def _seg_truth(folder: Path) -> SegTruth | None:
     """Masks in the SEG of a folder of truth, in the order of their names."""
-    files = sorted((folder / "SEG").glob("man_seg*.tif"))
-    named = [(path, match) for path in files if (match := _SEG.fullmatch(path.name))]
-    if not named:
+    masks = list(seg_masks(folder))
+    if not masks:
         return None
 
     def read() -> Iterator[tuple[int, int | None, npt.NDArray[Any]]]:
-        for path, match in named:
-            yield int(match[1]), int(match[2]) if match[2] else None, read_labels(path)
+        for mask in masks:
+            yield int(mask.frame), mask.slice, read_labels(mask.path)
 
     return read()
 

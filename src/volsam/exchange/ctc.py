@@ -2,7 +2,8 @@
 
 The table has a row L B E P for each track: label, first and last frame, label of the parent or 0. Results
 are ``mask000.tif`` … with ``res_track.txt``; truth is ``man_track000.tif`` … with ``man_track.txt`` in
-``01_GT/TRA``; computed ("silver") masks ``01_ST/SEG/man_seg000.tif`` carry labels of that truth.
+``01_GT/TRA``; computed ("silver") masks ``01_ST/SEG/man_seg000.tif`` carry labels of that truth. Truth of
+segmentation is ``01_GT/SEG/man_seg000.tif`` of a whole frame, ``man_seg_000_012.tif`` of slice 12 of one.
 Source: celltrackingchallenge.net, "Naming and file content conventions".
 
 Invariants
@@ -16,10 +17,10 @@ Invariants
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,7 @@ LabelFrames = Callable[[int], Labels]
 
 LIMIT = 65_535  # tracks of a 16-bit image
 _RESULT, _TRUTH, _SILVER = "mask", "man_track", "man_seg"
+_SEG = re.compile(rf"{_SILVER}_?(\d{{3,4}})(?:_(\d{{3,4}}))?\.tif", re.IGNORECASE)
 _WRITTEN = re.compile(rf"(?:{_RESULT}|{_TRUTH})\d{{3,}}\.tif|(?:res|man)_track\.txt")
 
 
@@ -307,6 +309,21 @@ def read_labels(path: Path) -> Labels:
             f"{path} holds no labels but {labels.dtype} values; give whole numbers from 0."
         )
     return labels[0] if len(labels) == 1 else labels
+
+
+class SegMask(NamedTuple):
+    """A mask of segmentation truth: its frame as names spell it, and its slice if it is of one."""
+
+    path: Path
+    frame: str
+    slice: int | None
+
+
+def seg_masks(folder: Path) -> Iterator[SegMask]:
+    """Masks in the ``SEG`` of a folder of truth (``01_GT``, ``01_ST``), in the order of their names."""
+    for path in sorted((folder / "SEG").glob("*.tif")):
+        if match := _SEG.fullmatch(path.name):
+            yield SegMask(path, match[1], int(match[2]) if match[2] else None)
 
 
 def _images(folder: Path, kind: str) -> dict[int, Path]:
