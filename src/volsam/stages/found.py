@@ -23,7 +23,7 @@ Objects = npt.NDArray[np.uint64]
 
 
 def finder(plan: RunPlan) -> str:
-    """Stage that found the objects."""
+    """Stage that found the objects; `label` writes what it found."""
     return "partition" if plan.segmentation is None else "number"
 
 

@@ -1,8 +1,8 @@
-"""Label: fragments become object labels in OME-Zarr, level by level.
+"""Label: objects become labels in OME-Zarr, level by level.
 
-A block is one shard of one level. At level 0 each voxel takes the object that was found there
-(`stages.found`), or what a user made of it by merging and splitting (stage `regroup`). Coarser levels are
-the mode of the finer one, so their ids are a subset of it.
+A block is one shard of one level. At level 0 each voxel takes the object that `partition` or `number`
+found there (`stages.found`), or what a user made of it by merging and splitting (`regroup`). Coarser
+levels are the mode of the finer one, so their ids are a subset of it.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Label(Stage[Objects | None]):
 
     @property
     def count(self) -> int:
-        """Objects that the stage before found."""
+        """Objects that `partition` or `number` found, or that `regroup` left."""
         objects: int = self.job.marker(self.upstream[0])["outputs"]["objects"]
         return objects
 
