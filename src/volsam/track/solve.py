@@ -8,14 +8,18 @@ Invariants
 ----------
 - Candidates without gain are never chosen.
 - What is chosen is a function of the candidates and their gains, and of each connected component by
-  itself: neither order nor what else is solved along with it matters. Ties go to the candidate that comes
-  first.
+  itself: neither order nor what else is solved along with it matters, nor who solves which component.
+  Ties go to the candidate that comes first.
 - Constraints hold exactly, whatever tolerance a solver has.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +33,10 @@ from volsam.track.lineage import Floats, Ints
 Mask = npt.NDArray[np.bool_]
 
 _OPTIMALITY = 1e-9  # relative distance from the best choice at which HiGHS may stop
+
+SMALL = 32
+"""Candidates of a component up to which the best choice is searched for directly: at most
+2 ** (SMALL / 2 + 1) of its parts are looked at, seldom more than a thousand."""
 
 FORCE = 1e4
 """Gain of what a user demands: more than any set of rivals gains."""
@@ -55,6 +63,32 @@ class Problem:
     def gain(self) -> Floats:
         """Gains of links, then of divisions."""
         return np.concatenate([self.link_gain, self.division_gain])
+
+    @classmethod
+    def join(cls, parts: Sequence[Problem]) -> Problem:
+        """The candidates of all parts, in their order."""
+
+        def side(*names: str) -> npt.NDArray[Any]:
+            found = [reduce(getattr, names, part) for part in parts]
+            none = np.zeros(0, np.float64 if len(names) == 1 else np.int64)
+            return np.concatenate([none, *found])
+
+        return cls(
+            Links(*(side("links", name) for name in ("source", "target"))),
+            side("link_gain"),
+            Divisions(*(side("divisions", name) for name in ("mother", "first", "second"))),
+            side("division_gain"),
+        )
+
+    def only(self, link: Mask, division: Mask) -> Problem:
+        """Some of the candidates."""
+        a, d = self.links, self.divisions
+        return Problem(
+            Links(a.source[link], a.target[link]),
+            self.link_gain[link],
+            Divisions(d.mother[division], d.first[division], d.second[division]),
+            self.division_gain[division],
+        )
 
     def slots(self) -> Ints:
         """Pasts and futures that each candidate takes, (m + k, 3) int64.
@@ -111,11 +145,18 @@ class Problem:
         return replace(self, divisions=divisions, division_gain=np.append(self.division_gain, none))
 
 
-def exact(problem: Problem) -> Mask:
+def exact(problem: Problem, part: int = 0, parts: int = 1) -> Mask:
     """The best choice.
 
-    Candidates that must be part of a best choice are taken first; what remains is solved with HiGHS, one
-    connected component at a time.
+    Candidates that must be part of a best choice are taken first; what remains is solved one connected
+    component at a time.
+
+    Parameters
+    ----------
+    problem : Problem
+    part, parts : int
+        Which share of the components is solved, of how many; what is certain comes with the first. The
+        best choice is what all shares choose.
 
     Returns
     -------
@@ -124,13 +165,23 @@ def exact(problem: Problem) -> Mask:
     """
     slots, gain = problem.slots(), problem.gain
     chosen, open_ = _certain(slots, gain)
+    if part:
+        chosen[:] = False
     left = np.flatnonzero(open_)
-    if not len(left):
-        return chosen
-    for part in _components(slots[left]):
-        members = left[part]
-        chosen[members] = _integer(slots[members], gain[members])
+    for component in _share(_components(slots[left]), part, parts):
+        members = left[component]
+        solve = _searched if len(members) <= SMALL else _integer
+        chosen[members] = solve(slots[members], gain[members])
     return chosen
+
+
+def _share(components: list[Ints], part: int, parts: int) -> Iterator[Ints]:
+    """Components of one of `parts` about equal shares."""
+    total, before = sum(map(len, components)), 0
+    for component in components:
+        if before * parts // total == part:
+            yield component
+        before += len(component)
 
 
 def stepwise(problem: Problem, span: Ints) -> Mask:
@@ -226,6 +277,8 @@ def _certain(slots: Ints, gain: Floats) -> tuple[Mask, Mask]:
 
 def _components(slots: Ints) -> list[Ints]:
     """Candidates that compete, directly or through others, as sorted lists."""
+    if not len(slots):
+        return []
     entry, column = np.nonzero(slots >= 0)
     _, slot = np.unique(slots[entry, column], return_inverse=True)
     n, m = len(slots), int(slot.max()) + 1
@@ -236,8 +289,37 @@ def _components(slots: Ints) -> list[Ints]:
     return np.split(order, cuts)
 
 
+def _searched(slots: Ints, gain: Floats) -> Mask:
+    """The best choice by looking at every one; what is left of the candidates, a set of bits, is looked
+    at once.
+
+    A solver of integer programs takes a hundred times as long for the few candidates of most components.
+    """
+    users: dict[int, int] = {}  # candidates that take each slot
+    rows, gains = slots.tolist(), gain.tolist()
+    for number, row in enumerate(rows):
+        for slot in row:
+            users[slot] = users.get(slot, 0) | 1 << number
+    users[-1] = 0
+    rivals = [reduce(or_, (users[slot] for slot in row)) for row in rows]
+    known = {0: (0.0, 0)}  # the greatest gain from what is left, and by which candidates
+
+    def best(left: int) -> tuple[float, int]:
+        if left not in known:
+            first = left & -left
+            number = first.bit_length() - 1
+            gain, others = best(left & ~(rivals[number] | first))
+            without = best(left & ~first)
+            taken = gain + gains[number], others | first
+            known[left] = taken if taken[0] >= without[0] else without
+        return known[left]
+
+    _, found = best((1 << len(rows)) - 1)
+    return np.array([found >> number & 1 for number in range(len(rows))], np.bool_)
+
+
 def _integer(slots: Ints, gain: Floats) -> Mask:
-    """The best choice by branch and bound on the linear relaxation."""
+    """The best choice by HiGHS: branch and bound on the linear relaxation."""
     entry, column = np.nonzero(slots >= 0)
     _, slot = np.unique(slots[entry, column], return_inverse=True)
     ones = np.ones(len(entry))
