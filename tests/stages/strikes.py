@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import scenes
 
+from volsam.stages import link as link_stage
 from volsam.stages import number as number_stage
 from volsam.stages import observe as observe_stage
 
@@ -49,12 +50,15 @@ class Settings:
         Of a block of stage `number`.
     run : int
         Frames of a block of stage `observe`.
+    linked : (objects, objects)
+        Of a run of frames and of a share of a window, of stage `link`.
     seed : float or None
         Of the order in which blocks start; None leaves it as it is.
     """
 
     block: tuple[int, int, int]
     run: int
+    linked: tuple[int, int]
     seed: float | None
 
     def order(self, blocks: list[Any]) -> list[Any]:
@@ -175,6 +179,7 @@ def _run(
     sys.addaudithook(auditor)
     os.fsync = auditor.flushed
     number_stage.BLOCK, observe_stage.RUN = settings.block, settings.run
+    link_stage.RUN, link_stage.SHARE = settings.linked
     for stage in stages:
         auditor.begin(stage)
         scenes.run_pipeline(data, stages=(stage,), order=settings.order, **options)

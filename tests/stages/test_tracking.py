@@ -23,6 +23,7 @@ from volsam.exchange.ctc import read_ctc
 from volsam.exchange.geff import read_geff
 from volsam.exchange.trackmate import read_trackmate
 from volsam.exchange.tracks_table import read_tracks_csv
+from volsam.stages import link as link_stage
 from volsam.stages import observe as observe_stage
 from volsam.track.corrected_links import corrections_between, read_corrections, write_corrections
 from volsam.track.lineage import Lineage
@@ -85,6 +86,8 @@ def test_runs_windows_and_blocks_are_no_part_of_the_result(
     digests = []
     for run, slices, tiles in ((8, 4, 9), (1, 1, 1), (3, 5, 2)):
         monkeypatch.setattr(observe_stage, "RUN", run)
+        monkeypatch.setattr(link_stage, "RUN", 5 * run)
+        monkeypatch.setattr(link_stage, "SHARE", 2 * run)
         compute = {"block_slices": slices, "block_tiles": tiles}
         paths = scenes.run_pipeline(
             dishes.settings(tmp_path, tmp_path / str(run), compute=compute),

@@ -148,7 +148,7 @@ class Sequence:
         self.paths = scenes.run_pipeline(data, stages=("ingest", "plan"))
         self.expected: list[Outputs] = []
         self.deaths: list[strikes.Change] = []
-        plain = strikes.Settings((16, 1024, 1024), 8, None)
+        plain = strikes.Settings((16, 1024, 1024), 8, (100_000, 500_000), None)
         for layout in LAYOUTS:
             data["output"] = layout
             _, changes = strikes.run(data, strikes.STAGES, plain, notes)
@@ -165,6 +165,7 @@ class Sequence:
         before = forget(self.paths, rng.random() < 0.5)
         block = rng.randint(1, 16), rng.randint(40, 400), rng.randint(40, 400)
         run = rng.randint(1, 13)
+        linked = rng.randint(1, 200), rng.randint(10, 200)
         to_come = list(islice(self.strikes, deaths))
         to_come.sort(key=lambda strike: strikes.STAGES.index(strike.stage))
         lines: dict[str, Any] = {}
@@ -172,7 +173,7 @@ class Sequence:
             # As Snakemake goes on, or from farther back.
             done = sum(self.paths.marker(stage).exists() for stage in strikes.STAGES)
             stages = strikes.STAGES[rng.randint(0, done) :]
-            settings = strikes.Settings(block, run, rng.random())
+            settings = strikes.Settings(block, run, linked, rng.random())
             strike = to_come.pop(0) if to_come else None
             died, changes = strikes.run(self.data, stages, settings, self.notes, strike, **options)
             now = scenes.ledger_lines(self.paths)

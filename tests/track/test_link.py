@@ -3,8 +3,10 @@
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from volsam.demo.colony import BACTERIA, NUCLEI, Sequence, grow
@@ -13,12 +15,14 @@ from volsam.track.candidates import candidates
 from volsam.track.defaults import DEFAULTS
 from volsam.track.fit import Example, fit
 from volsam.track.lineage import Ids, Lineage, Objects
-from volsam.track.link import Constraints, link, link_window
+from volsam.track.link import Constraints, choose, gained, join, link, link_window
 from volsam.track.observe import observe
 from volsam.track.scene import Overlaps, Scene
 from volsam.track.settings import Track
+from volsam.track.solve import Problem
+from volsam.track.tables import candidate_table, read_candidates
 from volsam.track.weights import Weights, gains
-from volsam.track.windows import Window
+from volsam.track.windows import Window, windows
 
 ROD = replace(BACTERIA, cells=3, cycle=8)
 
@@ -129,6 +133,37 @@ def test_windows_agree_with_the_whole() -> None:
     problem = gains(scene, *candidates(scene, range(scene.frames), Track()), DEFAULTS["general"])
     best, other = (problem.total(objects.rows(links)) for links in (whole, small))
     assert best * 0.999 <= other <= best * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("solver", ["global", "fast"])
+@pytest.mark.parametrize("seed", range(4))
+def test_runs_and_shares_are_no_part_of_the_links(solver: str, seed: int, tmp_path: Path) -> None:
+    objects, overlaps = seen(bool(seed % 2))
+    random = np.random.default_rng(seed)
+    track = Track(solver=solver, window=int(random.integers(3, 12)), overlap=4)
+    first = link(objects, overlaps, track)
+    never = first[random.choice(len(first), 5, replace=False)]
+    here, there = (objects.id[objects.frame == frame][:2] for frame in (2, 7))
+    must = [[here[0], there[1]]]  # farther than a window sees
+    scene, weights = Scene(objects, overlaps), DEFAULTS["general"]
+    constraints = Constraints.of(objects, must, never)
+    # Runs of frames, through tables, in any order.
+    cuts = np.flatnonzero(random.random(scene.frames) < 0.4)
+    runs = np.split(np.arange(scene.frames), cuts)
+    for number in random.permutation(len(runs)):
+        found = [gained(scene, int(t), track, weights, constraints) for t in runs[number]]
+        pq.write_table(candidate_table(Problem.join(found)), tmp_path / str(number))
+    problem = Problem.join([read_candidates(tmp_path / str(n)) for n in range(len(runs))])
+    parts = []
+    for window in windows(scene.frames, track.window, track.overlap):
+        shares = int(random.integers(1, 9)) if solver == "global" else 1
+        parts += [
+            choose(problem, objects.frame, window, track, share, shares) for share in range(shares)
+        ]
+    random.shuffle(parts)
+    linked = objects.id[join(parts)]
+    assert np.array_equal(linked, link(objects, overlaps, track, must, never))
+    assert not np.array_equal(linked, first)
 
 
 def test_corrections_hold() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from volsam.track import solve as solvers
 from volsam.track.candidates import Divisions, Links
 from volsam.track.solve import Problem, exact, matching, stepwise
 
@@ -74,6 +75,67 @@ def test_matching_is_best(links: list) -> None:
     chosen = matching(given.links.source, given.links.target, given.link_gain)
     assert allowed(given.slots(), chosen)
     assert given.gain[chosen].sum() == best(given)
+
+
+def crowd(random: np.random.Generator, links: int, divisions: int, objects: int = 9) -> Problem:
+    """Candidates among a few objects of a frame and of the next."""
+    a = np.unique(random.integers(0, objects, (links, 2)), axis=0)
+    d = np.unique(np.sort(random.integers(0, objects, (divisions, 3))), axis=0)
+    d = d[(d[:, 1] < d[:, 2])]
+    a[:, 1] += objects
+    d[:, 1:] += objects
+    return Problem(
+        Links(*a.T), random.uniform(0.1, 5, len(a)), Divisions(*d.T), random.uniform(1, 9, len(d))
+    )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_searching_finds_what_the_integer_program_does(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    given = crowd(random, *random.integers(1, 17, 2))
+    slots, gain = given.slots(), given.gain
+    assert len(gain) <= solvers.SMALL
+    assert solvers._searched(slots, gain).tolist() == solvers._integer(slots, gain).tolist()
+
+
+def test_searching_gives_ties_to_the_first() -> None:
+    given = problem([(0, 2, 3.0), (0, 3, 3.0), (1, 2, 3.0), (1, 3, 3.0)], [(0, 2, 3, 6.0)])
+    assert exact(given).tolist() == [True, False, False, True, False]
+
+
+def test_searching_looks_at_few_sets() -> None:
+    """The most rivalry that leaves many choices: pairs, of which each excludes its neighbours."""
+    n = solvers.SMALL
+    ladder = np.stack([np.arange(n), np.arange(n) + 1, np.full(n, -1)], axis=1)
+    gain = np.random.default_rng(0).uniform(1, 2, n)
+    shuffled = np.random.default_rng(1).permutation(n)
+    found = np.zeros(n, bool)
+    found[shuffled] = solvers._searched(ladder[shuffled], gain[shuffled])
+    assert found.tolist() == solvers._integer(ladder, gain).tolist()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 12), st.sampled_from((0, 4, 32)))
+def test_shares_make_the_whole(seed: int, parts: int, small: int) -> None:
+    random = np.random.default_rng(seed)
+    several = [crowd(random, 12, 6, 5) for _ in range(random.integers(1, 6))]
+    joined = Problem.join([moved(each, 20 * number) for number, each in enumerate(several)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(solvers, "SMALL", small)
+        whole = exact(joined)
+        shares = np.array([exact(joined, part, parts) for part in range(parts)])
+        assert (shares.sum(axis=0) == whole).all()
+
+
+def moved(given: Problem, by: int) -> Problem:
+    """The same between other objects."""
+    a, d = given.links, given.divisions
+    return Problem(
+        Links(a.source + by, a.target + by),
+        given.link_gain,
+        Divisions(d.mother + by, d.first + by, d.second + by),
+        given.division_gain,
+    )
 
 
 def test_components_do_not_matter_to_each_other() -> None:

@@ -23,7 +23,7 @@ import socket
 import sys
 import time
 import uuid
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -123,9 +123,10 @@ def _run_stage(
         blocks, left, phases = _count(stage, ledger.done)
         state.begin(blocks, blocks - left)
         if left:
-            count = max(1, min(workers, left))
+            most = max(phases.values())  # blocks that may be computed at once
+            count = max(1, min(workers, most))
             # One block of a light stage is done before workers would have started.
-            if left == 1 and not stage.network:
+            if most == 1 and not stage.network:
                 site = load_cluster("inline")
             if site.batch:
                 held.jobs(site.kind)
@@ -138,7 +139,7 @@ def _run_stage(
                 execute = _inline if running is None else _on_dask(running)
                 if running is not None:
                     running.want(left)
-                for phase in phases:
+                for phase in sorted(phases):
                     pending = _pending(stage, phase, ledger.done)
                     for finished in execute(stage, pending, tries):
                         held.check()
@@ -203,16 +204,16 @@ def _unpack(parcel: bytes) -> Stage[Any]:
     return stage
 
 
-def _count(stage: Stage[Any], done: set[str]) -> tuple[int, int, list[int]]:
-    """Blocks in all, blocks that are left, and their phases; blocks themselves are not kept."""
+def _count(stage: Stage[Any], done: set[str]) -> tuple[int, int, Counter[int]]:
+    """Blocks in all, blocks that are left, and how many of each phase; blocks themselves are not kept."""
     blocks = left = 0
-    phases = set()
+    phases: Counter[int] = Counter()
     for block in stage.blocks():
         blocks += 1
         if block.id not in done:
             left += 1
-            phases.add(block.phase)
-    return blocks, left, sorted(phases)
+            phases[block.phase] += 1
+    return blocks, left, phases
 
 
 def _pending(stage: Stage[Any], phase: int, done: set[str]) -> Iterator[Block]:

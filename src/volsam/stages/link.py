@@ -1,11 +1,16 @@
 """Link: objects of all frames become lineages.
 
-A block is a window in time; it leaves the links from its own frames' objects. The links of all windows
-make the lineage. Nothing but tables is read: of the whole sequence, once per worker.
+Blocks have two phases. First a block is a run of frames, and leaves the candidates from their objects
+with what each gains. Then it is a window in time, or a share of the independent components of a wide one,
+and leaves the links from the window's own objects; the links of all make the lineage. Only tables are
+read: in the first phase those of the whole sequence, once per worker.
+
+Invariant: runs and shares are no part of the result (`track.link`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
@@ -26,16 +31,21 @@ from volsam.stages.tabled import TabledStage, columns, read_tables, table_files
 from volsam.track.associations import Associations
 from volsam.track.corrected_links import read_corrections
 from volsam.track.fit import Example
-from volsam.track.lineage import Ids, Lineage, Objects
-from volsam.track.link import Constraints, Found, choose_weights, join, link_window
+from volsam.track.lineage import Ids, Ints, Lineage, Objects
+from volsam.track.link import Constraints, Found, choose, choose_weights, gained, join
 from volsam.track.prompted import prompted_links, read_prompts
 from volsam.track.scene import Overlaps, Scene
-from volsam.track.tables import lineage_table
+from volsam.track.solve import Problem
+from volsam.track.tables import candidate_table, lineage_table, read_candidates
 from volsam.track.truth import true_links
 from volsam.track.windows import Window, windows
 
+RUN = 100_000  # objects of a run of frames, about; a frame is not divided
+SHARE = 500_000  # objects of a window that are linked in one block; a wider one is shared out
+CANDIDATES, LINKS = "candidates-", "links-"  # kinds of tables
 
-class Link(TabledStage[Found]):
+
+class Link(TabledStage[Problem | Found]):
     """Stage `link`."""
 
     name = "link"
@@ -44,6 +54,7 @@ class Link(TabledStage[Found]):
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self.read = job.marker("observe")["digest"]  # of the tables
+        self.run, self.share = RUN, SHARE  # as the driver has them
 
     @property
     def windows(self) -> list[Window]:
@@ -51,40 +62,74 @@ class Link(TabledStage[Found]):
         track = self.config.track
         return windows(self.plan.frames or 1, track.window, track.overlap)
 
+    def frame(self) -> Ints:
+        """Frame of each object, in the order of a lineage's objects."""
+        return read_frames(self.paths, self.read)
+
+    def runs(self) -> list[Block]:
+        """Blocks of the first phase."""
+        objects = np.bincount(self.frame(), minlength=self.plan.frames or 1)
+        run_of = (np.cumsum(objects) - objects) // self.run
+        starts = np.flatnonzero(np.diff(run_of, prepend=-1)).tolist()
+        ends = zip(starts, [*starts[1:], len(objects)], strict=True)
+        return [Block((n,), Box((start,), (stop,))) for n, (start, stop) in enumerate(ends)]
+
+    def shares(self, window: Window) -> int:
+        """In how many blocks a window is linked."""
+        if self.config.track.solver != "global":
+            return 1
+        first, stop = np.searchsorted(self.frame(), [window.seen.start, window.seen.stop]).tolist()
+        return max(1, math.ceil((stop - first) / self.share))
+
     def blocks(self) -> Iterator[Block]:
         if self.plan.prompted:
             return  # the table of prompts says it all
+        yield from self.runs()
         for number, window in enumerate(self.windows):
-            yield Block((number,), Box((window.own.start,), (window.own.stop,)))
+            for share in range(self.shares(window)):
+                yield Block((number, share), Box((window.own.start,), (window.own.stop,)), 1)
 
     def reset(self) -> None:
         for path in (self.paths.track_of, self.paths.lineage):
             path.unlink(missing_ok=True)
         super().reset()
 
-    def compute(self, block: Block, attempt: Attempt) -> Found:
-        scene = self.scene()
-        settings = self.config.track
+    def compute(self, block: Block, attempt: Attempt) -> Problem | Found:
+        return self._choose(*block.index) if block.phase else self._gained(block)
+
+    def _gained(self, block: Block) -> Problem:
+        """Candidates from a run of frames."""
+        scene, settings = self.scene(), self.config.track
         must, never = read_corrections(
             self.sample.corrections, scene.objects, scene.units.diameter / 2
         )
         constraints = Constraints.of(scene.objects, must, never)
-        window = self.windows[block.index[0]]
-        # The last frames of a sequence may be empty.
-        window = Window(
-            *(frames[: scene.frames - frames.start] for frames in (window.own, window.seen))
+        weights = choose_weights(settings, scene)
+        frames = range(block.box.start[0], block.box.stop[0])
+        return Problem.join(
+            [gained(scene, frame, settings, weights, constraints) for frame in frames]
         )
-        if window.own.start >= scene.frames:
-            return Found(np.zeros((0, 2), np.int64), np.zeros(0))
-        return link_window(scene, window, settings, choose_weights(settings, scene), constraints)
+
+    def _choose(self, number: int, share: int) -> Found:
+        """Links of a window, or a share of them."""
+        window = self.windows[number]
+        seen = Box((window.seen.start,), (window.seen.stop,))
+        runs = [run for run in self.runs() if run.box.intersect(seen).size]
+        problem = Problem.join([read_candidates(self.table_path(run, CANDIDATES)) for run in runs])
+        shares = self.shares(window)
+        return choose(problem, self.frame(), window, self.config.track, share, shares)
 
     def scene(self) -> Scene:
         """Objects and overlaps of the whole sequence."""
         return read_scene(self.paths, self.read, self.plan.depth == 1)
 
-    def write(self, block: Block, result: Found) -> dict[str, Any]:
+    def write(self, block: Block, result: Problem | Found) -> dict[str, Any]:
+        if isinstance(result, Problem):
+            self.write_table(block, candidate_table(result), CANDIDATES)
+            return {"candidates": len(result.gain)}
         source, target = result.pairs.T
-        self.write_table(block, pa.table({"source": source, "target": target, "gain": result.gain}))
+        table = pa.table({"source": source, "target": target, "gain": result.gain})
+        self.write_table(block, table, LINKS)
         return {"links": len(result.pairs)}
 
     def _links(self, objects: Objects) -> Ids:
@@ -93,11 +138,11 @@ class Link(TabledStage[Found]):
             return prompted_links(
                 np.load(self.paths.numbers), read_prompts(self.sample.prompts or "")
             )
-        source, target, gain = columns(read_tables(self.paths, self.name)).values()
+        source, target, gain = columns(read_tables(self.paths, self.name, LINKS)).values()
         return objects.id[join([Found(np.stack([source, target], axis=1), gain)])]
 
     def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
-        objects = self.scene().objects
+        objects = read_objects(self.paths, self.plan.depth == 1)
         lineage = Lineage.of(objects, self._links(objects))
         track_of = np.zeros(int(objects.id.max(initial=0)) + 1, np.uint64)
         track_of[objects.id] = lineage.track
@@ -126,8 +171,25 @@ def example(job: Job) -> Example:
 
 
 @lru_cache(maxsize=1)
+def read_frames(paths: SamplePaths, digest: str) -> Ints:
+    """Frames of the objects of a sequence, in order; `digest` is that of stage `observe`."""
+    return np.sort(pq.read_table(paths.objects, columns=["frame"])["frame"].to_numpy())
+
+
+@lru_cache(maxsize=1)
 def read_scene(paths: SamplePaths, digest: str, planar: bool) -> Scene:
     """Objects and overlaps of a sequence, of planes or volumes; `digest` is that of stage `observe`."""
+    overlaps = Overlaps(*columns(read_tables(paths, "observe", "overlaps-")).values())
+    associations = None
+    if table_files(paths, "observe", "associations-"):
+        scores = columns(read_tables(paths, "observe", "associations-"))
+        seen = read_tables(paths, "observe", "objects-")["id"].to_numpy()
+        associations = Associations(**scores, seen=seen)
+    return Scene(read_objects(paths, planar), overlaps, associations)
+
+
+def read_objects(paths: SamplePaths, planar: bool) -> Objects:
+    """Objects of a sequence, with what was observed of them."""
     table = pq.read_table(paths.objects)
     column = columns(table)
     unit = str((table.schema.metadata or {})[b"unit"].decode())
@@ -136,13 +198,7 @@ def read_scene(paths: SamplePaths, digest: str, planar: bool) -> Scene:
     size = column["volume"] / (voxel[0] if planar else 1.0)
     seen = columns(read_tables(paths, "observe", "objects-"))
     values = _values(seen, column["id"])
-    objects = Objects.sort(column["id"], column["frame"], position, size, values)
-    overlaps = Overlaps(*columns(read_tables(paths, "observe", "overlaps-")).values())
-    associations = None
-    if table_files(paths, "observe", "associations-"):
-        scores = columns(read_tables(paths, "observe", "associations-"))
-        associations = Associations(**scores, seen=seen["id"])
-    return Scene(objects, overlaps, associations)
+    return Objects.sort(column["id"], column["frame"], position, size, values)
 
 
 def _values(

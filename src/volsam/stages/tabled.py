@@ -33,11 +33,15 @@ class TabledStage(Stage[Result]):
     def sweep(self) -> None:
         sweep(self.folder)
 
+    def table_path(self, block: Block, kind: str = "") -> Path:
+        """Where a table of a block lies; `kind` tells it from its other tables."""
+        return self.folder / f"{kind}{block.stem}.parquet"
+
     def write_table(self, block: Block, table: pa.Table, kind: str = "") -> None:
-        """Write a table of a block; `kind` tells it from its other tables."""
+        """Write a table of a block."""
         import pyarrow.parquet as pq
 
-        path = self.folder / f"{kind}{block.stem}.parquet"
+        path = self.table_path(block, kind)
         replace(path, lambda partial: pq.write_table(table, partial))
 
 

@@ -61,7 +61,9 @@ class Divisions:
         return len(self.mother)
 
 
-def candidates(scene: Scene, frames: range, settings: Track) -> tuple[Links, Divisions]:
+def candidates(
+    scene: Scene, frames: range, settings: Track, sources: range | None = None
+) -> tuple[Links, Divisions]:
     """All candidates whose objects lie in consecutive `frames`.
 
     Parameters
@@ -70,10 +72,12 @@ def candidates(scene: Scene, frames: range, settings: Track) -> tuple[Links, Div
     frames : range
     settings : Track
         Longest gap, radius, and whether there are divisions; over gaps only the global solver makes them.
+    sources : range, optional
+        Frames among them of the objects that candidates start from, all by default.
     """
     reach = scene.reach if settings.radius is None else settings.radius * scene.units.diameter
     found, divided = [], []
-    for frame in frames[:-1]:
+    for frame in frames[:-1] if sources is None else sources:
         for gap in range(1, min(settings.max_gap + 1, frames[-1] - frame) + 1):
             found.append(links(scene, frame, gap, reach))
             if settings.divisions and (gap == 1 or settings.solver == "global"):

@@ -1,11 +1,14 @@
 """From objects to links: the one entry of linking.
 
+What candidates gain is found frame by frame (`gained`). A window's links are chosen among them
+(`choose`), all at once or in shares of its independent components.
+
 Invariants
 ----------
 - Links are a function of objects, overlaps, constraints and settings: not of the order of objects within
-  a frame, nor of who links which window when.
+  a frame, nor of who looks at which frames, or links which share of which window, when.
 - Pairs that must be linked are, and pairs that must not be are not, whatever it costs.
-- Memory is that of the tables and of one window's candidates.
+- Memory is that of the tables, of one frame's candidates, and of those of one window that gain something.
 """
 
 from __future__ import annotations
@@ -143,27 +146,70 @@ def link_window(
     scene: Scene, window: Window, settings: Track, weights: Weights, constraints: Constraints
 ) -> Found:
     """Links from the objects of a window's own frames."""
-    problem = gains(scene, *candidates(scene, window.seen, settings), weights)
-    problem = constrain(problem, scene, window, constraints)
+    found = [gained(scene, frame, settings, weights, constraints) for frame in window.seen]
+    return choose(Problem.join(found), scene.objects.frame, window, settings)
+
+
+def gained(
+    scene: Scene, frame: int, settings: Track, weights: Weights, constraints: Constraints
+) -> Problem:
+    """Candidates from the objects of one frame that gain something; no others are ever chosen."""
+    frames = range(frame, min(frame + settings.max_gap + 2, scene.frames))
+    found = candidates(scene, frames, settings, sources=frames[:1])
+    problem = constrain(gains(scene, *found, weights), scene.objects, frame, constraints)
+    return problem.only(problem.link_gain > 0, problem.division_gain > 0)
+
+
+def choose(
+    problem: Problem, frame: Ints, window: Window, settings: Track, part: int = 0, parts: int = 1
+) -> Found:
+    """Links from the objects of a window's own frames, by what candidates gain.
+
+    Parameters
+    ----------
+    problem : Problem
+        Candidates from the frames that the window sees, or from more.
+    frame : (n,) int64
+        Frame of each row.
+    window : Window
+    settings : Track
+    part, parts : int
+        Which share is chosen, of how many; see `exact`. The solver in steps knows no shares.
+    """
+    problem = _within(problem, frame, window.seen)
     if settings.solver == "global":
-        chosen = exact(problem)
+        chosen = exact(problem, part, parts)
     else:
-        frame = scene.objects.frame
         chosen = stepwise(problem, frame[problem.links.target] - frame[problem.links.source])
     pairs, gain = problem.pairs(chosen)
-    first, last = scene.span(window.own)
-    own = (pairs[:, 0] >= first) & (pairs[:, 0] < last)
+    first, stop = np.searchsorted(frame, [window.own.start, window.own.stop])
+    own = (pairs[:, 0] >= first) & (pairs[:, 0] < stop)
     return Found(pairs[own], gain[own])
 
 
-def constrain(problem: Problem, scene: Scene, window: Window, constraints: Constraints) -> Problem:
-    """Leave out what constraints forbid; what they demand outweighs everything."""
+def _within(problem: Problem, frame: Ints, seen: range) -> Problem:
+    """Candidates whose objects lie in some frames; what is demanded of these may lead farther."""
+    first, stop = np.searchsorted(frame, [seen.start, seen.stop])
+
+    def inside(gain: Floats, source: Ints, *targets: Ints) -> npt.NDArray[np.bool_]:
+        ends = np.logical_and.reduce([target < stop for target in targets])
+        kept: npt.NDArray[np.bool_] = (source >= first) & (source < stop)
+        return kept & (ends | (gain >= FORCE / 2))
+
+    a, d = problem.links, problem.divisions
+    return problem.only(
+        inside(problem.link_gain, a.source, a.target),
+        inside(problem.division_gain, d.mother, d.first, d.second),
+    )
+
+
+def constrain(problem: Problem, objects: Objects, frame: int, constraints: Constraints) -> Problem:
+    """Leave out what constraints forbid of a frame's candidates; what they demand outweighs all."""
     if not len(constraints.must) and not len(constraints.never):
         return problem
-    n = len(scene.objects)
+    n = len(objects)
     source, target = constraints.must.T
-    first, last = scene.span(window.seen)
-    here = (source >= first) & (source < last)
+    here = objects.frame[source] == frame
     problem = problem.with_links(source[here], target[here])
     twice = np.flatnonzero((source[1:] == source[:-1]) & here[1:])
     problem = problem.with_divisions(source[twice], target[twice], target[twice + 1])

@@ -1,4 +1,6 @@
-"""The lineage as a table, one row per object, for the stages that come after linking."""
+"""Tables of tracking: the lineage, one row per object, for the stages that come after linking; candidates
+and what each gains, from those who look at frames to those who link windows.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from volsam.track.candidates import Divisions, Links
 from volsam.track.lineage import Lineage, Objects
+from volsam.track.solve import Problem
 
 _OWN = ("id", "frame", "z", "y", "x", "size", "track", "parent")
 
@@ -52,3 +56,35 @@ def read_lineage(path: Path) -> Lineage:
     parent = np.zeros(int(track.max(initial=0)), np.int64)
     parent[track - 1] = column["parent"]
     return Lineage(objects, track, parent)
+
+
+def candidate_table(problem: Problem) -> pa.Table:
+    """Table of candidates.
+
+    Returns
+    -------
+    pyarrow.Table
+        Rows of source and target, or of mother and daughters, and gain; ``second`` is -1 for links.
+    """
+    a, d = problem.links, problem.divisions
+    return pa.table(
+        {
+            "source": np.append(a.source, d.mother),
+            "target": np.append(a.target, d.first),
+            "second": np.append(np.full(len(a), -1), d.second),
+            "gain": problem.gain,
+        }
+    )
+
+
+def read_candidates(path: Path) -> Problem:
+    """The candidates of a table of `candidate_table`."""
+    table = pq.read_table(path)
+    source, target, second, gain = (table[name].to_numpy() for name in table.column_names)
+    link, division = second < 0, second >= 0
+    return Problem(
+        Links(source[link], target[link]),
+        gain[link],
+        Divisions(source[division], target[division], second[division]),
+        gain[division],
+    )
