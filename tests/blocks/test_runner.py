@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,12 @@ def test_no_retries_wanted(tmp_path: Path) -> None:
     stage = Toy(tmp_path, faults={"0:0": ["bad"]})
     with pytest.raises(VolsamError, match="1 times"):
         run_stage(stage, cluster="inline", retries=0)
+
+
+def test_single_blocks_need_no_workers(tmp_path: Path) -> None:
+    stage = Toy(tmp_path, count=1, phases=3)
+    run_stage(stage, cluster="local", workers=2)
+    assert {stage.tries(b.id)[0][0] for b in stage.blocks()} == {str(os.getpid())}
 
 
 def test_phases_are_barriers(tmp_path: Path) -> None:

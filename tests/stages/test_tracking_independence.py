@@ -148,7 +148,7 @@ class Sequence:
         self.paths = scenes.run_pipeline(data, stages=("ingest", "plan"))
         self.expected: list[Outputs] = []
         self.deaths: list[strikes.Change] = []
-        plain = strikes.Settings((16, 1024, 1024), 8, (100_000, 500_000), None)
+        plain = strikes.Settings((16, 1024, 1024), 8, (100_000, 1_000_000), None)
         for layout in LAYOUTS:
             data["output"] = layout
             _, changes = strikes.run(data, strikes.STAGES, plain, notes)

@@ -41,7 +41,7 @@ from volsam.track.truth import true_links
 from volsam.track.windows import Window, windows
 
 RUN = 100_000  # objects of a run of frames, about; a frame is not divided
-SHARE = 500_000  # objects of a window that are linked in one block; a wider one is shared out
+SHARE = 1_000_000  # objects of a window that are linked in one block; a wider one is shared out
 CANDIDATES, LINKS = "candidates-", "links-"  # kinds of tables
 
 

@@ -34,9 +34,9 @@ Mask = npt.NDArray[np.bool_]
 
 _OPTIMALITY = 1e-9  # relative distance from the best choice at which HiGHS may stop
 
-SMALL = 32
-"""Candidates of a component up to which the best choice is searched for directly: at most
-2 ** (SMALL / 2 + 1) of its parts are looked at, seldom more than a thousand."""
+SMALL, SETS = 64, 10_000
+"""Candidates of a component up to which the best choice is searched for, and sets of them after which the
+search is given up; most take fewer than a hundred."""
 
 FORCE = 1e4
 """Gain of what a user demands: more than any set of rivals gains."""
@@ -170,8 +170,8 @@ def exact(problem: Problem, part: int = 0, parts: int = 1) -> Mask:
     left = np.flatnonzero(open_)
     for component in _share(_components(slots[left]), part, parts):
         members = left[component]
-        solve = _searched if len(members) <= SMALL else _integer
-        chosen[members] = solve(slots[members], gain[members])
+        found = _searched(slots[members], gain[members]) if len(members) <= SMALL else None
+        chosen[members] = _integer(slots[members], gain[members]) if found is None else found
     return chosen
 
 
@@ -253,6 +253,7 @@ def _certain(slots: Ints, gain: Floats) -> tuple[Mask, Mask]:
     A candidate that gains as much as the best rivals for all its slots together can replace them.
     """
     chosen, open_ = np.zeros(len(gain), np.bool_), gain > 0
+    taken = np.zeros(int(slots.max(initial=-1)) + 2, np.bool_)  # the last one stands for no slot
     while open_.any():
         index = np.flatnonzero(open_)
         entry, column = np.nonzero(slots[index] >= 0)
@@ -270,8 +271,9 @@ def _certain(slots: Ints, gain: Floats) -> tuple[Mask, Mask]:
         if not safe.any():
             break
         chosen[index[safe]] = True
-        taken = slots[index[safe]]
-        open_[index] = ~(np.isin(slots[index], taken[taken >= 0]).any(axis=1))
+        taken[slots[index[safe]]] = True
+        taken[-1] = False
+        open_[index] = ~taken[slots[index]].any(axis=1)
     return chosen, open_
 
 
@@ -289,33 +291,46 @@ def _components(slots: Ints) -> list[Ints]:
     return np.split(order, cuts)
 
 
-def _searched(slots: Ints, gain: Floats) -> Mask:
-    """The best choice by looking at every one; what is left of the candidates, a set of bits, is looked
-    at once.
+def _searched(slots: Ints, gain: Floats) -> Mask | None:
+    """The best choice by looking at all; none if that takes too long.
 
-    A solver of integer programs takes a hundred times as long for the few candidates of most components.
+    What is left of the candidates when others are taken or not is a set of bits, and is looked at once.
+    From source to source few such sets come up: a solver of integer programs takes a hundred times as
+    long for most components.
     """
+    order = np.argsort(slots[:, 0], kind="stable")
+    rows, gains = slots[order].tolist(), gain[order].tolist()
     users: dict[int, int] = {}  # candidates that take each slot
-    rows, gains = slots.tolist(), gain.tolist()
     for number, row in enumerate(rows):
         for slot in row:
             users[slot] = users.get(slot, 0) | 1 << number
     users[-1] = 0
-    rivals = [reduce(or_, (users[slot] for slot in row)) for row in rows]
+    rivals = [reduce(or_, (users[slot] for slot in row)) for row in rows]  # and itself
     known = {0: (0.0, 0)}  # the greatest gain from what is left, and by which candidates
 
     def best(left: int) -> tuple[float, int]:
         if left not in known:
+            if len(known) >= SETS:
+                raise _TooManyError
             first = left & -left
             number = first.bit_length() - 1
-            gain, others = best(left & ~(rivals[number] | first))
-            without = best(left & ~first)
+            gain, others = best(left & ~rivals[number])
             taken = gain + gains[number], others | first
+            without = best(left & ~first)
             known[left] = taken if taken[0] >= without[0] else without
         return known[left]
 
-    _, found = best((1 << len(rows)) - 1)
-    return np.array([found >> number & 1 for number in range(len(rows))], np.bool_)
+    try:
+        _, found = best((1 << len(rows)) - 1)
+    except _TooManyError:
+        return None
+    chosen = np.empty(len(rows), np.bool_)
+    chosen[order] = [found >> number & 1 for number in range(len(rows))]
+    return chosen
+
+
+class _TooManyError(Exception):
+    """A search takes too long."""
 
 
 def _integer(slots: Ints, gain: Floats) -> Mask:
