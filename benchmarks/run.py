@@ -14,7 +14,7 @@ BENCHMARKS = (
     *("against_micro_sam", "merging", "stitching", "network", "tiles"),
     *("replay", "scaling", "coordination", "training", "prompt_parts", "few_shot", "loop"),
     "linking",
-    *("linking_scale", "tracking"),
+    *("linking_scale", "linking_wide", "tracking"),
 )
 
 
