@@ -1,8 +1,9 @@
 """Linking wide fields: stage `link` on many objects in few frames, with one worker and with two.
 
-Points in 3D, as in `linking_scale`; ``hard`` ones move three times as far, divide four times as often, and
-a tenth is missed, a tenth false. Tables of such points take the place of what the stages before left of a small sequence. Each row is a run
-in a process of its own, and all rows of the same objects must have the same lineage, byte for byte.
+Points in 3D, as in `linking_scale`; ``hard`` ones move three times as far, divide four times as often,
+and a tenth is missed, a tenth false. Tables of such points take the place of what the stages before left
+of a small sequence. Each row is a run in a process of its own, and all rows of the same objects must have
+the same lineage, byte for byte.
 """
 
 from __future__ import annotations
