@@ -11,6 +11,9 @@ import pytest
 import scenes
 import tifffile
 
+from volsam.cli.clean import clean_sample
+from volsam.config import validate
+from volsam.errors import VolsamError
 from volsam.stages.tabled import columns, read_tables
 
 SEQUENCE = ("ingest", "plan", "segment", "overlap", "partition", "label", "measure", "observe")
@@ -72,6 +75,18 @@ def test_objects_have_the_mean_of_their_fragments(data: dict[str, Any]) -> None:
             *(objects.loc[second, f"centroid_{x}"] - objects.loc[a, f"centroid_{x}"] for x in "yx")
         )
         assert np.argmin(apart) == np.argmin(near)
+
+
+def test_what_was_cleaned_away_is_asked_for(data: dict[str, Any]) -> None:
+    """Another gap makes `observe` look again, and so at fragments."""
+    before = observed(data, SEQUENCE)
+    clean_sample(validate(data), scenes.SAMPLE)
+    data["track"] = {"max_gap": 1}
+    with pytest.raises(VolsamError, match="Stage partition of sample a is not finished"):
+        observed(data, ("observe",))
+    after = observed(data, SEQUENCE)
+    assert list(after) == list(before)
+    np.testing.assert_array_equal(list(after.values()), list(before.values()))
 
 
 def test_corrected_objects(data: dict[str, Any], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@
 rule observe:
     input:
         marker("measure"),
+        objects,
     output:
         marker("observe"),
     log:

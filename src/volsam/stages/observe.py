@@ -29,6 +29,7 @@ from volsam.blocks.stage import Attempt, Block, Job
 from volsam.errors import VolsamError
 from volsam.geometry import Box
 from volsam.stages.embedded import EMBEDDING, object_embeddings
+from volsam.stages.found import finder
 from volsam.stages.label import NAME, written_labels
 from volsam.stages.regroup import read_regrouping
 from volsam.stages.tabled import TabledStage, vectors
@@ -56,10 +57,11 @@ class Observe(TabledStage[Observations]):
     """Stage `observe`."""
 
     name = "observe"
-    upstream: tuple[str, ...] = ("measure",)
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
+        # Embeddings are those of fragments, which may have been cleaned away.
+        self.upstream = ("measure", finder(self.plan))
         self.store = written_labels(job)
 
     @cached_property
