@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from volsam.segment.object_embeddings import SIZE, directions, mean_embeddings, project
@@ -21,6 +22,17 @@ def test_few_channels_keep_distances() -> None:
     assert 0.6 < ratio.min() < ratio.max() < 1.5
     assert np.array_equal(directions(256), directions.__wrapped__(256))
     np.testing.assert_allclose(directions(8).T @ directions(8), np.eye(8), atol=1e-6)
+
+
+def test_a_device_without_room_is_said_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the block is tried again with a smaller batch."""
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(torch, "einsum", full)
+    with pytest.raises(MemoryError, match="no room"):
+        project(torch.zeros(1, 4, 2, 2))
 
 
 def test_means_over_the_pixels_of_labels() -> None:

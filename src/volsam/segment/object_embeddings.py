@@ -41,10 +41,12 @@ def project(embeddings: Tensor) -> Floats:
     """
     import torch
 
-    basis = torch.from_numpy(directions(embeddings.shape[1])).to(embeddings.device)
-    with torch.inference_mode():
+    from volsam.models.model import memory_errors
+
+    with torch.inference_mode(), memory_errors():
+        basis = torch.from_numpy(directions(embeddings.shape[1])).to(embeddings.device)
         short = torch.einsum("nchw,cd->ndhw", embeddings.float(), basis)
-    array: Floats = short.cpu().numpy()
+        array: Floats = short.cpu().numpy()
     return array
 
 
