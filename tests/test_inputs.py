@@ -31,6 +31,13 @@ def test_roles(tmp_path: Path) -> None:
     assert external_inputs(stored, "a", "plan") == {"predictions": "p.zarr"}
 
 
+def test_prompted_objects_need_no_model_of_association() -> None:
+    samples = {"a": {"image": "i.tif", "prompts": "p.csv"}, "b": {"image": "i.tif"}}
+    config = validate({"task": "track", "track": {"associations": "m"}, "samples": samples})
+    assert external_inputs(config, "a", "observe") == {}
+    assert external_inputs(config, "b", "observe") == {"associations": "m"}
+
+
 def test_change_of_content_and_of_date(tmp_path: Path) -> None:
     image = tmp_path / "i.tif"
     image.write_bytes(b"one")

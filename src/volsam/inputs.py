@@ -45,7 +45,7 @@ def external_inputs(config: Config, sample: str, stage: str) -> dict[str, str]:
         found["prompts"] = chosen.prompts
     elif stage == "regroup" and chosen.corrections:
         found["corrections"] = chosen.corrections
-    elif stage == "observe" and config.track.associations:
+    elif stage == "observe" and config.track.associations and not chosen.prompts:
         found["associations"] = config.track.associations
     elif stage == "link":
         named = {
