@@ -107,6 +107,36 @@ def test_labels_are_valid_ome_zarr_with_time(tmp_path: Path, depth: int, axes: l
         assert list(scale) == [300.0, *([] if depth == 1 else [3.0]), 1.0, 1.0]
 
 
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_consolidated_metadata_follow_the_time(
+    tmp_path: Path, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever consolidated them; and a kill leaves none rather than those of before."""
+    write_sequence(tmp_path, 1)
+    data = settings(tmp_path, tmp_path / "r", 1, output={"ome_zarr": version})
+    store = scenes.run_pipeline(data).store
+    zarr.consolidate_metadata(store)
+
+    def told() -> float:
+        """Step of time of the labels, from consolidated metadata if there are any."""
+        attributes: Any = zarr.open_group(store, mode="r")["labels/objects"].attrs.asdict()
+        (multiscale,) = attributes.get("ome", attributes)["multiscales"]
+        step: float = multiscale["datasets"][0]["coordinateTransformations"][0]["scale"][0]
+        return step
+
+    set_time(store, ("objects",), TimeAxis(300.0, "second"))
+    assert zarr.open_group(store, mode="r", use_consolidated=True).metadata.consolidated_metadata
+    assert told() == 300.0
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(zarr, "consolidate_metadata", killed)
+        set_time(store, ("objects",), TimeAxis(60.0, "second"))
+    assert told() == 60.0
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_some_frames_only(tmp_path: Path) -> None:
     write_sequence(tmp_path, 4)
     sample = {"region": {"t": [1, 2]}}

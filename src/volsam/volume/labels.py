@@ -132,7 +132,8 @@ def create_labels(
             own = clip_layout(stack_unit(small, frames), layout.chunks, layout.shards)
             _, stored = stored_axes(small, frames, z_axis=z_axis)
             create_array(image, str(level), stored, dtype, own, axes, labels=True)
-        _refresh_consolidated(root, version)
+        if _is_consolidated(root, version):
+            _consolidate(root)
     return folder
 
 
@@ -158,6 +159,7 @@ def set_time(store_root: str | Path, names: Sequence[str], time: TimeAxis) -> No
 
     root, written = Path(store_root), False
     with writing(root):
+        consolidated = _is_consolidated(root, str(store_version(root)))
         for folder in (root, *(label_path(root, name) for name in names)):
             for left in folder.glob(_TORN):
                 left.unlink(missing_ok=True)
@@ -165,10 +167,12 @@ def set_time(store_root: str | Path, names: Sequence[str], time: TimeAxis) -> No
             before = group.attrs.asdict()
             after = with_time(before, time)
             if after != before:
+                # A kill may leave no consolidated metadata, but none that say otherwise.
+                (root / ".zmetadata").unlink(missing_ok=True)
                 group.attrs.put(after)
                 written = True
-        if written:
-            _refresh_consolidated(root, str(store_version(root)))
+        if written and consolidated:
+            _consolidate(root)
 
 
 def check_free(store_root: str | Path, name: str = "objects") -> None:
@@ -205,17 +209,19 @@ def _list_label(labels: zarr.Group, version: str, name: str) -> None:
     labels.attrs.put(attributes)
 
 
-def _refresh_consolidated(root: Path, version: str) -> None:
-    """Viewers of a store with consolidated metadata see new labels only if they are renewed."""
+def _is_consolidated(root: Path, version: str) -> bool:
+    """Whether the metadata of a store were consolidated, by its user."""
     if version == "0.4":
-        consolidated = (root / ".zmetadata").exists()
-    else:
-        metadata = json.loads((root / "zarr.json").read_text(encoding="utf-8"))
-        consolidated = metadata.get("consolidated_metadata") is not None
-    if consolidated:
-        import zarr
+        return (root / ".zmetadata").exists()
+    metadata = json.loads((root / "zarr.json").read_text(encoding="utf-8"))
+    return metadata.get("consolidated_metadata") is not None
 
-        with warnings.catch_warnings():
-            # The store was consolidated before; that the specification lacks it is not our news.
-            warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
-            zarr.consolidate_metadata(root)
+
+def _consolidate(root: Path) -> None:
+    """Viewers of a store with consolidated metadata see a change only if they are renewed."""
+    import zarr
+
+    with warnings.catch_warnings():
+        # The store was consolidated before; that the specification lacks it is not our news.
+        warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
+        zarr.consolidate_metadata(root)
