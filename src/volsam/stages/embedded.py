@@ -1,7 +1,7 @@
 """Embeddings of objects as the network saw them: the mean over their fragments.
 
-An object that a user cut out of another has none, nor has one of labels that were there already, of stored
-predictions, or of tiles that are predicted as micro-sam does (`compat`).
+An object that a user cut out of another has none, nor has one of labels that were there already, of
+stored predictions, or of tiles that are predicted as micro-sam does (`compat`).
 """
 
 from __future__ import annotations
