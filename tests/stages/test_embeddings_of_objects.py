@@ -66,6 +66,11 @@ def test_objects_have_the_mean_of_their_fragments(data: dict[str, Any]) -> None:
         np.testing.assert_allclose(vector, expected, rtol=1e-4, atol=1e-5)
         several += own.sum() > 1
     assert several  # tiles cut some
+    # Blocks of the same slices are joined at a time, and ids go through.
+    table = pq.ParquetFile(paths.fragment_table)
+    assert table.num_row_groups == 2
+    keys = np.stack([fragments[name].astype(int) for name in ("z", "tile", "local")])
+    assert (np.lexsort(keys[::-1]) == np.arange(len(found))).all()
     # The same cell a frame later looks more like itself than like another one.
     objects = pq.read_table(paths.objects).to_pandas().set_index("id")
     first, second = (objects[objects["frame"] == t].index for t in (0, 1))

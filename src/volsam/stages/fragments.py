@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -171,19 +173,33 @@ class FragmentStore:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        # A block without tiles has no embeddings either.
-        tables = [pq.read_table(self._table(block)) for block in blocks]
-        table = pa.concat_tables(tables, promote_options="default")
-        z, tile, local = (table[name].to_numpy() for name in ("z", "tile", "local"))
-        tiles = len(self.plan.grid)
-        place = z.astype(np.int64) * tiles + tile
-        order = np.lexsort((local, place))
-        counts = np.bincount(place, minlength=self.plan.shape[0] * tiles)
+        blocks, tiles = list(blocks), len(self.plan.grid)
+        # A block without tiles has no embeddings.
+        schema = pa.unify_schemas([pq.read_schema(self._table(block)) for block in blocks])
+        counts = np.zeros(self.plan.shape[0] * tiles, np.int64)
+
+        def join(path: Path) -> None:
+            # Blocks of the same slices at a time, whose embeddings fit into memory.
+            with pq.ParquetWriter(path, schema) as writer:
+                for _, slab in groupby(blocks, lambda block: block.box.start[0]):
+                    tables = [pq.read_table(self._table(block)) for block in slab]
+                    table = pa.concat_tables(
+                        [schema.empty_table(), *tables], promote_options="default"
+                    )
+                    if not table.num_rows:
+                        continue
+                    z, tile, local = (table[name].to_numpy() for name in ("z", "tile", "local"))
+                    place = z.astype(np.int64) * tiles + tile
+                    writer.write_table(table.take(np.lexsort((local, place))))
+                    first = int(place.min())
+                    found = np.bincount(place - first)
+                    counts[first : first + len(found)] += found
+
+        replace(self.paths.fragment_table, join)
         offsets = np.zeros(len(counts) + 1, np.uint64)
         np.cumsum(counts, out=offsets[1:])
-        replace(self.paths.fragment_table, lambda path: pq.write_table(table.take(order), path))
         replace(self.paths.offsets, lambda path: save_array(path, offsets))
-        return {"fragments": len(order)}
+        return {"fragments": int(offsets[-1])}
 
     def offsets(self) -> npt.NDArray[np.uint64]:
         """First global id of every (slice, tile), row-major, and the total at the end."""
