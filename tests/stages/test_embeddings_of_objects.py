@@ -14,7 +14,9 @@ import tifffile
 from volsam.cli.clean import clean_sample
 from volsam.config import validate
 from volsam.errors import VolsamError
+from volsam.stages.link import Link
 from volsam.stages.tabled import columns, read_tables
+from volsam.track.defaults import DEFAULTS
 
 SEQUENCE = ("ingest", "plan", "segment", "overlap", "partition", "label", "measure", "observe")
 CENTRES = ((24, 24), (24, 90), (90, 60), (100, 110))
@@ -80,6 +82,19 @@ def test_objects_have_the_mean_of_their_fragments(data: dict[str, Any]) -> None:
             *(objects.loc[second, f"centroid_{x}"] - objects.loc[a, f"centroid_{x}"] for x in "yx")
         )
         assert np.argmin(apart) == np.argmin(near)
+
+
+def test_only_weights_of_ones_own_read_them(data: dict[str, Any], tmp_path: Path) -> None:
+    scenes.run_pipeline(data, stages=SEQUENCE)
+    DEFAULTS["general"].write(tmp_path / "weights.json")
+    for weights in (None, str(tmp_path / "weights.json")):
+        data["track"] = {"weights": weights}
+        stage = scenes.make_stage(validate(data), "link")
+        assert isinstance(stage, Link)
+        values = stage.scene().objects.values
+        assert ("embedding" in values) == (weights is not None)
+        assert "intensity" in values
+        assert "embedding" in stage.scene(embedded=True).objects.values
 
 
 def test_what_was_cleaned_away_is_asked_for(data: dict[str, Any]) -> None:

@@ -16,6 +16,14 @@ def test_there_and_back(tmp_path: Path) -> None:
         assert np.array_equal(Weights.read(tmp_path / "w.json").vector, weights.vector)
 
 
+def test_weights_that_ship_know_no_embeddings() -> None:
+    """Stage `link` leaves embeddings out where they count nothing."""
+    for weights in DEFAULTS.values():
+        named = weights.as_dict()
+        division = named["division"]
+        assert named["link"]["embedding"] == division["embedding"] == division["sisters"] == 0
+
+
 def test_what_is_not_named_is_zero() -> None:
     weights = Weights.of({"link": {"iou": 2.0}})
     assert weights.part("link").sum() == weights.vector.sum() == 2

@@ -173,7 +173,8 @@ class FragmentStore:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        blocks, tiles = list(blocks), len(self.plan.grid)
+        blocks = sorted(blocks, key=lambda block: block.box.start)  # in whatever order they started
+        tiles = len(self.plan.grid)
         # A block without tiles has no embeddings.
         schema = pa.unify_schemas([pq.read_schema(self._table(block)) for block in blocks])
         counts = np.zeros(self.plan.shape[0] * tiles, np.int64)

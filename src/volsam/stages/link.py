@@ -119,9 +119,11 @@ class Link(TabledStage[Problem | Found]):
         shares = self.shares(window)
         return choose(problem, self.frame(), window, self.config.track, share, shares)
 
-    def scene(self) -> Scene:
-        """Objects and overlaps of the whole sequence."""
-        return read_scene(self.paths, self.read, self.plan.depth == 1)
+    def scene(self, embedded: bool | None = None) -> Scene:
+        """Objects and overlaps of the whole sequence; embeddings if weights may use them."""
+        if embedded is None:
+            embedded = self.config.track.weights is not None  # those that ship do not
+        return read_scene(self.paths, self.read, self.plan.depth == 1, embedded)
 
     def write(self, block: Block, result: Problem | Found) -> dict[str, Any]:
         if isinstance(result, Problem):
@@ -158,7 +160,7 @@ class Link(TabledStage[Problem | Found]):
 def example(job: Job) -> Example:
     """A tracked sample with its truth, to learn weights from."""
     stage = Link(job)
-    scene = stage.scene()
+    scene = stage.scene(embedded=True)
     truth = open_ctc(str(stage.sample.truth_tracks))
     frames = ObjectFrames(job, stage.plan)
     if truth.frames.stop > (stage.plan.frames or 1):
@@ -177,7 +179,7 @@ def read_frames(paths: SamplePaths, digest: str) -> Ints:
 
 
 @lru_cache(maxsize=1)
-def read_scene(paths: SamplePaths, digest: str, planar: bool) -> Scene:
+def read_scene(paths: SamplePaths, digest: str, planar: bool, embedded: bool) -> Scene:
     """Objects and overlaps of a sequence, of planes or volumes; `digest` is that of stage `observe`."""
     overlaps = Overlaps(*columns(read_tables(paths, "observe", "overlaps-")).values())
     associations = None
@@ -185,10 +187,10 @@ def read_scene(paths: SamplePaths, digest: str, planar: bool) -> Scene:
         scores = columns(read_tables(paths, "observe", "associations-"))
         seen = read_tables(paths, "observe", "objects-")["id"].to_numpy()
         associations = Associations(**scores, seen=seen)
-    return Scene(read_objects(paths, planar), overlaps, associations)
+    return Scene(read_objects(paths, planar, embedded), overlaps, associations)
 
 
-def read_objects(paths: SamplePaths, planar: bool) -> Objects:
+def read_objects(paths: SamplePaths, planar: bool, embedded: bool = False) -> Objects:
     """Objects of a sequence, with what was observed of them."""
     table = pq.read_table(paths.objects)
     column = columns(table)
@@ -196,7 +198,8 @@ def read_objects(paths: SamplePaths, planar: bool) -> Objects:
     position = np.stack([column[f"centroid_{axis}_{unit}"] for axis in "zyx"], axis=1)
     voxel = [float(v) for v in (table.schema.metadata or {})[b"voxel_size_zyx"].decode().split(",")]
     size = column["volume"] / (voxel[0] if planar else 1.0)
-    seen = columns(read_tables(paths, "observe", "objects-"))
+    without = () if embedded else (EMBEDDING,)
+    seen = columns(read_tables(paths, "observe", "objects-", without))
     values = _values(seen, column["id"])
     return Objects.sort(column["id"], column["frame"], position, size, values)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -72,9 +73,15 @@ def table_files(paths: SamplePaths, stage: str, kind: str = "") -> list[Path]:
     return sorted(paths.tables(stage).glob(f"{kind}*.parquet"))
 
 
-def read_tables(paths: SamplePaths, stage: str, kind: str = "") -> pa.Table:
-    """Tables of all blocks of a stage, joined in the order of their files' names."""
+def read_tables(
+    paths: SamplePaths, stage: str, kind: str = "", without: Container[str] = ()
+) -> pa.Table:
+    """Tables of all blocks of a stage, joined in the order of their names; some columns left out."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return pa.concat_tables(pq.read_table(path) for path in table_files(paths, stage, kind))
+    def read(path: Path) -> pa.Table:
+        chosen = [name for name in pq.read_schema(path).names if name not in without]
+        return pq.read_table(path, columns=chosen)
+
+    return pa.concat_tables(read(path) for path in table_files(paths, stage, kind))
