@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from volsam.errors import VolsamError
 from volsam.paths import replace
-from volsam.track.lineage import Floats, Lineage, Objects
+from volsam.track.lineage import Floats, Lineage, Objects, find_rows
 
 VERSION = "7.11.1"  # of TrackMate, whose form this is
 _SPOT = """\
@@ -106,11 +106,9 @@ def read_trackmate(path: str | Path) -> Lineage:
     """
     reader = _Reader(Path(path))
     numbers = np.asarray(reader.numbers, np.int64)
-    order = np.argsort(numbers)
     links = np.asarray(reader.links, np.int64).reshape(-1, 2)
-    place = np.searchsorted(numbers, links, sorter=order).clip(max=max(0, len(numbers) - 1))
-    rows = order[place] if len(numbers) else np.zeros_like(links)
-    if (not len(numbers) and len(links)) or (numbers[rows] != links).any():
+    rows, known = find_rows(numbers, links)
+    if not known.all():
         raise VolsamError(f"{path} has a link of a spot that is not there; export it again.")
     frame = np.asarray(reader.frames, np.int64)
     backwards = frame[rows[:, 0]] > frame[rows[:, 1]]  # links of TrackMate have no direction

@@ -14,6 +14,7 @@ from volsam.stages.fragments import FragmentStore
 from volsam.stages.runplan import RunPlan
 from volsam.stages.tabled import columns
 from volsam.stitch.regroup import Regrouping
+from volsam.track.lineage import find_rows
 
 EMBEDDING = "embedding"
 
@@ -55,13 +56,9 @@ def object_embeddings(
     found = np.load(paths.lookup, mmap_mode="r")[first:last]
     if regrouping is not None:
         found = regrouping.of_whole(found)
-    order = np.argsort(ids)
-    place = np.searchsorted(ids, found, sorter=order).clip(max=max(0, len(ids) - 1))
     result = np.full((len(ids), rows[EMBEDDING].shape[1]), np.nan, np.float32)
-    if not len(ids) or not len(found):
-        return result
-    row = order[place]
-    known = (ids[row] == found) & (found > 0)
+    row, known = find_rows(ids, found)
+    known &= found > 0
     row, weight = row[known], rows["size"][known].astype(np.float64)
     total = np.bincount(row, weight, len(ids))
     for n, values in enumerate(rows[EMBEDDING][known].T):

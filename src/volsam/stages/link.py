@@ -31,7 +31,7 @@ from volsam.stages.tabled import TabledStage, columns, read_tables, table_files
 from volsam.track.associations import Associations
 from volsam.track.corrected_links import read_corrections
 from volsam.track.fit import Example
-from volsam.track.lineage import Ids, Ints, Lineage, Objects
+from volsam.track.lineage import Ids, Ints, Lineage, Objects, find_rows
 from volsam.track.link import Constraints, Found, choose, choose_weights, gained, join
 from volsam.track.prompted import prompted_links, read_prompts
 from volsam.track.scene import Overlaps, Scene
@@ -210,10 +210,7 @@ def _values(
     """What was observed of each object; medians for those too small to be seen at that resolution."""
     if not len(seen["id"]):  # nothing is left at that resolution
         return {"motion": np.zeros((len(ids), 3))}
-    order = np.argsort(seen["id"])
-    place = np.searchsorted(seen["id"], ids, sorter=order).clip(max=len(order) - 1)
-    rows = order[place]
-    known = seen["id"][rows] == ids
+    rows, known = find_rows(seen["id"], ids)
     values = {}
     for name, column in seen.items():
         if name == EMBEDDING:

@@ -27,6 +27,25 @@ Ids = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
 
 
+def find_rows(
+    ids: npt.NDArray[Any], wanted: npt.NDArray[Any]
+) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """Where ids stand in a column, and whether they do; 0 where not.
+
+    Parameters
+    ----------
+    ids : (n,) array
+        Each once, in any order.
+    wanted : array
+    """
+    if not len(ids):
+        return np.zeros(wanted.shape, np.int64), np.zeros(wanted.shape, np.bool_)
+    order = np.argsort(ids, kind="stable")
+    rows = order[np.searchsorted(ids, wanted, sorter=order).clip(max=len(ids) - 1)]
+    known = ids[rows] == wanted
+    return np.where(known, rows, 0), known
+
+
 @dataclass(frozen=True)
 class Objects:
     """Objects of a sequence, sorted by frame and id.
@@ -95,10 +114,7 @@ class Objects:
             If there is no object of an id.
         """
         wanted = np.asarray(ids, np.uint64)
-        order = np.argsort(self.id, kind="stable")
-        place = np.searchsorted(self.id, wanted, sorter=order).clip(max=max(0, len(self) - 1))
-        rows: Ints = order[place] if len(self) else np.zeros(wanted.shape, np.int64)
-        known = self.id[rows] == wanted if len(self) else np.zeros(wanted.shape, np.bool_)
+        rows, known = find_rows(self.id, wanted)
         if not known.all():
             raise VolsamError(
                 f"There is no object {wanted[~known].ravel()[0]} in the sequence; use ids of its table."
