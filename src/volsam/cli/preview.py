@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from volsam.blocks.stage import Block, Job
-from volsam.config import Config, Region, validate
+from volsam.config import Config, Region, Scale, validate
 from volsam.errors import VolsamError
 from volsam.geometry import Box
 from volsam.stages.plan import Plan
@@ -28,6 +29,7 @@ def write_preview(config: Config, sample: str, region: str | None, output: Path)
     region : str or None
         ``z=a:b,y=a:b,x=a:b``; the centre of the volume by default.
     """
+    from volsam.models.model import Source
     from volsam.report.figures import preview_figure
     from volsam.segment.ais import AisParameters, segment_ais
     from volsam.segment.tiles import TileReader
@@ -58,6 +60,35 @@ def write_preview(config: Config, sample: str, region: str | None, output: Path)
         labels[part.relative_to(plane).slices] = np.where(piece, piece + labels.max(), 0)
     preview_figure(reader.raw(z, plane), labels, output)
     print(f"slice {z}, {len(np.unique(labels)) - 1} fragments: {output}")
+    known = Source.find(plan.model).diameter if plan.predictions is None else None
+    if hint := size_hint(labels, known, stage.config.scale != Scale()):
+        print(hint)
+
+
+def size_hint(labels: NDArray[np.uint32], known: float | None, stated: bool) -> str:
+    """What a user needs for `scale.diameter`; empty where there is no fragment.
+
+    Parameters
+    ----------
+    labels : (h, w) uint32
+        Fragments.
+    known : float or None
+        Diameter of the objects that the model was trained on, in pixels.
+    stated : bool
+        Whether the configuration sets a scale.
+    """
+    areas = np.bincount(labels.ravel())[1:]
+    areas = areas[areas > 0]
+    if not areas.size:
+        return ""
+    across = 2 * float(np.sqrt(np.median(areas) / np.pi))
+    found = f"typical fragment: {across:.3g} pixels across"
+    if known is None or stated:
+        return found
+    return (
+        f"{found}, and the model was trained on objects of {known:g}; where small ones fuse, "
+        f"scale: {{diameter: {across:.3g}}} shows them to it at that size"
+    )
 
 
 def _with_region(config: Config, sample: str, region: str | None) -> Config:
