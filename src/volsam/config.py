@@ -259,6 +259,9 @@ class Compute(Section):
     """Tile rows and tile columns of a block."""
     store_embeddings: bool = False
     """Keep the embeddings of all tiles, for prompts and repeated segmentation."""
+    compile: bool = False
+    """Compile the image encoder with `torch.compile` on a GPU, which takes minutes in every worker and
+    pays on long runs; on a CPU the encoder's own layers are faster, and nothing is compiled."""
     allow_pickle: bool = False
     """Load a checkpoint that holds Python objects, as training checkpoints may; such a file can
     run code, so only allow it for files you made or trust."""

@@ -31,17 +31,23 @@ Embeddings = dict[tuple[int, int], npt.NDArray[np.generic]]
 
 def model_of(plan: RunPlan) -> Model:
     """The model of a plan, loaded once per worker process."""
-    return _load(plan.model, plan.device, plan.precision, plan.allow_pickle, plan.threads)
+    return _load(
+        plan.model, plan.device, plan.precision, plan.compile, plan.allow_pickle, plan.threads
+    )
 
 
 @lru_cache(maxsize=1)
-def _load(spec: str, device: str, precision: str, allow_pickle: bool, threads: int) -> Model:
+def _load(
+    spec: str, device: str, precision: str, compile: bool, allow_pickle: bool, threads: int
+) -> Model:
     import torch
 
     from volsam.models import load_model
 
     torch.set_num_threads(threads)
-    return load_model(spec, device=device, precision=precision, allow_pickle=allow_pickle)
+    return load_model(
+        spec, device=device, precision=precision, compile=compile, allow_pickle=allow_pickle
+    )
 
 
 class EmbeddingStore:

@@ -126,6 +126,7 @@ class Plan(Stage[None]):
             device=compute.device,
             precision=compute.precision,
             compat=compute.compat,
+            compile=compute.compile,
             allow_pickle=compute.allow_pickle,
             batch=compute.batch,
             threads=compute.threads,

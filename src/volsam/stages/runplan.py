@@ -61,6 +61,8 @@ class RunPlan:
         Arguments of `open_volume` for the mask that says which tiles to skip.
     device, precision, compat : str
         How the network runs.
+    compile : bool
+        Whether a GPU runs a compiled encoder.
     allow_pickle : bool
         Whether a checkpoint may hold Python objects.
     batch, threads : int
@@ -96,6 +98,7 @@ class RunPlan:
     device: str
     precision: str
     compat: str
+    compile: bool
     allow_pickle: bool
     batch: int
     threads: int
