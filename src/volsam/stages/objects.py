@@ -62,6 +62,26 @@ def _reduce(
     return operation.reduceat(values, firsts) if len(firsts) else values[:0]
 
 
+def distinct_names(names: Sequence[str], channels: int) -> list[str]:
+    """One name per channel: its own, or its number where that is missing or another's too.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of all channels, or none.
+    channels : int
+    """
+    numbers = [str(number) for number in range(channels)]
+    if len(names) != channels:
+        return numbers
+    chosen = [
+        name if name.strip() and list(names).count(name) == 1 else number
+        for name, number in zip(names, numbers, strict=True)
+    ]
+    # A channel may be named like the number of another.
+    return chosen if len(set(chosen)) == channels else numbers
+
+
 def finish(
     partial: pa.Table,
     voxel_size: tuple[float, float, float],
@@ -79,6 +99,7 @@ def finish(
         zyx, in `unit`.
     unit : str
     channel_names : sequence of str
+        As in the image's metadata; empty if there are none.
     depth : int, optional
         Slices of a frame of a sequence: objects get their frame, and z is counted within it.
 
@@ -86,8 +107,8 @@ def finish(
     -------
     pyarrow.Table
         id, frame (of a sequence), voxels, volume; centroid and bounding box (half-open) per axis in
-        voxels and in `unit`; slices; mean intensity per channel. Sorted by id; unit and voxel size
-        are in the metadata.
+        voxels and in `unit`; slices; mean intensity per channel (`distinct_names`). Sorted by id;
+        unit and voxel size are in the metadata.
     """
     sums = [name for name in partial.column_names if name.startswith(("sum_", "intensity_"))]
     grouped = partial.group_by("id", use_threads=False).aggregate(
@@ -122,9 +143,9 @@ def finish(
             f"bbox_{axis}_stop_{unit}": high * size,
         }
     table["slices"] = column["max_z_max"] + 1 - column["min_z_min"]
-    for number, name in enumerate(channel_names):
-        if f"intensity_{number}_sum" in column:
-            mean = column[f"intensity_{number}_sum"] / voxels
-            table[f"mean_intensity_{name}"] = mean.astype(np.float32)
+    channels = sum(name.startswith("intensity_") for name in column)
+    for number, name in enumerate(distinct_names(channel_names, channels)):
+        mean = column[f"intensity_{number}_sum"] / voxels
+        table[f"mean_intensity_{name}"] = mean.astype(np.float32)
     metadata = {"unit": unit, "voxel_size_zyx": ",".join(str(size) for size in voxel_size)}
     return pa.table(table).replace_schema_metadata(metadata)
