@@ -35,6 +35,8 @@ def layers(folder: Path) -> list[tuple[Any, dict[str, Any], str]]:
         raise VolsamError(
             "napari is not installed; install the viewer with: pip install 'volsam[view]'."
         ) from None
+    from volsam.stages.ingest import image_path
+
     # What the network saw as black and white; the type's whole range would show microscopy as black.
     limits = outputs["plan"]["plan"]["normalisation"]
     contrast = [min(limits["low"]), max(limits["high"])]
@@ -44,7 +46,7 @@ def layers(folder: Path) -> list[tuple[Any, dict[str, Any], str]]:
         labels = labels.with_name("tracks")
     found = []
     for kind, path in (
-        ("image", Path(outputs["ingest"]["image"]["path"])),
+        ("image", image_path(outputs["ingest"]["image"])),
         ("labels", labels),
     ):
         reader = napari_get_reader(str(path))

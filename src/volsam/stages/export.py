@@ -21,6 +21,7 @@ from volsam.exchange.geff import is_geff, write_geff
 from volsam.exchange.trackmate import write_trackmate
 from volsam.exchange.tracks_table import write_tracks_csv
 from volsam.stages.frames import ObjectFrames
+from volsam.stages.ingest import image_path
 from volsam.stages.label import NAME, written_labels
 from volsam.stages.runplan import RunPlan
 from volsam.stages.tracks import TRACKS
@@ -92,7 +93,6 @@ class Export(Stage[dict[str, str]]):
         return Path(os.path.relpath(path.resolve(), self.paths.geff.resolve())).as_posix()
 
     def _geff(self, lineage: Lineage) -> None:
-        image = Path(self.plan.image["path"])
         write_geff(
             self.paths.geff,
             lineage,
@@ -101,7 +101,7 @@ class Export(Stage[dict[str, str]]):
             interval=self.interval,
             time_unit="second" if self.interval else None,
             labels=self._relative(label_path(self.store, TRACKS)),
-            image=self._relative(image),
+            image=self._relative(image_path(self.plan.image)),
             provenance={"model": self.plan.model, "model_hash": self.plan.model_hash},
         )
 

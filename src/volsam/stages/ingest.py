@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,17 @@ def warnings_of(volume: Volume) -> list[str]:
             f"{array.fill_value}."
         )
     return found
+
+
+def image_path(image: Mapping[str, Any]) -> Path:
+    """Folder of the OME-Zarr image itself, which may be a group of what the user named.
+
+    Parameters
+    ----------
+    image : mapping
+        path and key, as stage `ingest` leaves them and a plan keeps them.
+    """
+    return Path(image["path"]) / (image["key"] or "")
 
 
 class Ingest(Stage[None]):

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from volsam.blocks.stage import Attempt, Block, Job, Stage
 from volsam.geometry import Box
 from volsam.stages.found import FoundObjects, finder
+from volsam.stages.ingest import image_path
 from volsam.stages.regroup import read_regrouping
 from volsam.stages.runplan import RunPlan
 from volsam.stitch.regroup import Regrouping
@@ -36,8 +37,7 @@ Objects = npt.NDArray[np.unsignedinteger[Any]]
 def label_store(job: Job) -> Path:
     """The OME-Zarr that holds the label group: ours, or the image's own group."""
     if job.config.of_sample(job.sample).output.labels_into == "input":
-        image = job.marker("ingest")["outputs"]["image"]
-        return Path(image["path"]) / (image["key"] or "")
+        return image_path(job.marker("ingest")["outputs"]["image"])
     return job.paths.store
 
 
@@ -96,7 +96,8 @@ class Label(Stage[Objects | None]):
         source = None
         if not self.has_image:
             labels = label_path(self.store, self.image)
-            source = os.path.relpath(Path(self.sample.image).resolve(), labels.resolve())
+            image = image_path(self.ingested["image"])
+            source = os.path.relpath(image.resolve(), labels.resolve())
         create_labels(
             self.store,
             self.image,
