@@ -67,7 +67,8 @@ class Sample(Section):
     timepoint: int | None = Field(default=None, ge=0)
     """Time point to segment; needed if there are several."""
     voxel_size: VoxelSize | None = None
-    """Voxel edge lengths in `unit`; wins over the file's metadata, and a contradiction is said."""
+    """Voxel edge lengths in `unit`, at level 0 whatever the `level`; wins over the file's metadata, and
+    a contradiction is said."""
     frame_interval: float | None = Field(default=None, gt=0)
     """Seconds between the frames of a sequence."""
     unit: str | None = None

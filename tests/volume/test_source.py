@@ -220,6 +220,8 @@ def test_pyramidal_tiff(tmp_path: Path) -> None:
     half = open_volume(path, level=1)
     assert np.array_equal(half.read(Box.of(half.info.shape))[0], image[::2, ::2])
     assert half.info.voxel_size == (1.0, 1.0, 1.0)
+    stated = open_volume(path, level=1, voxel_size=(1, 0.3, 0.3)).info
+    assert stated.voxel_size == pytest.approx((1.0, 0.6, 0.6))
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
@@ -280,6 +282,12 @@ def test_levels_scale_translation_and_factors(tmp_path: Path, write_ome_zarr) ->
     assert np.array_equal(second.read(Box.of(second.info.shape)), levels[1])
     assert second.info.voxel_size == (4.0, 2.0, 2.0)
     assert second.info.factors == ((2, 2, 2),)
+    # What is stated is said of level 0, and so is what it contradicts.
+    assert not open_volume(path, level=2, voxel_size=(4.0, 1.0, 1.0)).info.warnings
+    third = open_volume(path, level=2, voxel_size=(9.0, 3.0, 3.0)).info
+    assert third.voxel_size == (18.0, 12.0, 12.0)
+    assert third.warnings == open_volume(path, voxel_size=(9.0, 3.0, 3.0)).info.warnings
+    assert "4 × 1 × 1" in third.warnings[0]
 
 
 def test_series_group_is_found(tmp_path: Path, write_ome_zarr) -> None:

@@ -87,7 +87,7 @@ class Observe(TabledStage[Observations]):
         """The image at that level; none where it has no such level."""
         arguments = dict(self.plan.image)
         if self.level:
-            arguments |= {"level": (arguments["level"] or 0) + self.level, "voxel_size": None}
+            arguments["level"] = (arguments["level"] or 0) + self.level
             if self.factor not in open_volume(**self.plan.image).info.factors:
                 return None
         return open_volume(**arguments)

@@ -144,7 +144,7 @@ class Plan(Stage[None]):
 
     def _open(self, image: dict[str, Any]) -> tuple[Volume, dict[str, Any]]:
         sample = self.sample
-        # An ingested image holds one time point at one level, its voxel size in the metadata.
+        # An ingested image holds one time point, its voxel size in the metadata.
         own = image["path"] == sample.image
         size = sample.voxel_size
         arguments = {
@@ -152,7 +152,7 @@ class Plan(Stage[None]):
             "level": sample.level,
             "channel": sample.channel,
             "timepoint": self.timepoint(own),
-            "voxel_size": size.zyx() if own and size and not sample.level else None,
+            "voxel_size": size.zyx() if own and size else None,
             "unit": sample.unit if own else None,
         }
         if sample.level and not own:

@@ -3,7 +3,8 @@
 Invariants
 ----------
 - Shapes, voxel sizes, translations and chunks are ordered zyx; a 2D image has one slice.
-- A stated voxel size wins over the metadata; a contradiction becomes a warning with both values.
+- A stated voxel size, that of level 0, wins over the metadata; a contradiction becomes a warning with
+  both values.
 - Lengths are kept in the unit they were stated in (or else the metadata's), never silently
   converted.
 """
@@ -210,26 +211,34 @@ def stated_size(stated: Any) -> Size:
 
 
 def settle_geometry(
-    metadata: Metadata, stated: Any, unit: str | None, path: str, flat: bool
+    metadata: Metadata,
+    stated: Any,
+    unit: str | None,
+    path: str,
+    flat: bool,
+    factor: Size = (1.0, 1.0, 1.0),
 ) -> tuple[Size | None, str, Size, list[str]]:
     """Bring what is stated and what the metadata say together.
 
     Parameters
     ----------
     metadata : Metadata
-        From the file.
+        From the file, of the level that is read.
     stated : mapping, sequence or None
-        Voxel size from the user, in `unit`.
+        Voxel size from the user, in `unit`, at level 0.
     unit : str or None
         Unit from the user.
     path : str
         For the warnings.
     flat : bool
         The image has one slice: a difference along z means nothing.
+    factor : (float, float, float)
+        Downsampling of the level that is read relative to level 0, zyx.
 
     Returns
     -------
     voxel_size, unit, translation, warnings
+        Voxel size and translation are those of the level that is read.
     """
     warnings: list[str] = []
     if unit is not None:
@@ -256,6 +265,8 @@ def settle_geometry(
             )
         return known, target, translation, warnings
     size = stated_size(stated)
+    if known is not None:
+        known = _scaled(known, [1 / f for f in factor])
     compared = range(1 if flat else 0, 3)
     if known is not None and any(abs(size[i] - known[i]) > 0.01 * size[i] for i in compared):
         shown = " × ".join(f"{v:.6g}" for v in known)
@@ -264,4 +275,9 @@ def settle_geometry(
             f"The stated voxel size of {path}, {chosen} {target} (z × y × x), contradicts its "
             f"metadata, {shown} {target}; the stated one is used."
         )
-    return size, target, translation, warnings
+    return _scaled(size, factor), target, translation, warnings
+
+
+def _scaled(size: Size, factor: Sequence[float]) -> Size:
+    z, y, x = (edge * f for edge, f in zip(size, factor, strict=True))
+    return z, y, x

@@ -66,6 +66,7 @@ def open_tiff(path: Path, key: str | None, level: int) -> Stored:
         samples="s" in known,
         chunks=chunks,
         metadata=_metadata(tif, number, dict(zip(known, ratio, strict=True))),
+        scale=tuple(ratio) if level else (),
         coarser=tuple(
             tuple(n / m for n, m in zip(series.shape, s.shape, strict=True))
             for s in main.levels[level + 1 :]

@@ -231,6 +231,7 @@ def _open_level(
         strict_axes=True,
         chunks=_chunks(arrays[0]),
         metadata=metadata,
+        scale=_scale(group, image, arrays[0].shape, level),
         coarser=tuple(
             tuple(
                 _factor(*values) for values in zip(arrays[0].shape, a.shape, base, s, strict=True)
@@ -239,6 +240,19 @@ def _open_level(
         ),
         warnings=tuple(warnings),
     )
+
+
+def _scale(
+    group: zarr.Group, image: Multiscale, shape: Sequence[int], level: int
+) -> tuple[float, ...]:
+    """Downsampling of a level relative to level 0; by the scales alone where level 0 was left out."""
+    if level == 0:
+        return ()
+    finest: Any = group.get(image.paths[0])
+    scales = image.scales[0], image.scales[level]
+    if finest is None:
+        return tuple(coarse / fine for fine, coarse in zip(*scales, strict=True))
+    return tuple(_factor(*v) for v in zip(finest.shape, shape, *scales, strict=True))
 
 
 def _factor(n: int, m: int, fine: float, coarse: float) -> float:

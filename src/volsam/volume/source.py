@@ -50,6 +50,7 @@ class Stored:
     samples: bool = False
     chunks: tuple[int, ...] = ()
     metadata: Metadata = field(default_factory=Metadata)
+    scale: tuple[float, ...] = ()  # downsampling of the array relative to level 0, array order
     coarser: tuple[tuple[float, ...], ...] = ()  # downsampling of coarser levels, array order
     warnings: tuple[str, ...] = ()
 
@@ -171,7 +172,8 @@ def open_volume(
     channel : int, str, mapping or None
         Number, name, or weights by number or name; None is the only channel.
     voxel_size : mapping or sequence, optional
-        Edge lengths of the level that is read, zyx in `unit`; wins over the metadata.
+        Edge lengths at level 0, zyx in `unit`; wins over the metadata. Those of a coarser level follow
+        from its downsampling.
     unit : str, optional
         Unit of `voxel_size`, micrometer by default.
 
@@ -218,7 +220,12 @@ def open_volume(
     z, y, x = settled.zyx
     shape = (z * (frames or 1), y, x)
     size, unit, translation, more = settle_geometry(
-        stored.metadata, voxel_size, unit, name, flat=z == 1
+        stored.metadata,
+        voxel_size,
+        unit,
+        name,
+        flat=z == 1,
+        factor=settled.spatial(stored.scale, 1.0) if stored.scale else (1.0, 1.0, 1.0),
     )
     names = stored.metadata.channel_names
     channels = settled.size("c")
