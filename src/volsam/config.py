@@ -72,7 +72,8 @@ class Sample(Section):
     frame_interval: float | None = Field(default=None, gt=0)
     """Seconds between the frames of a sequence."""
     unit: str | None = None
-    """Unit of `voxel_size`, as OME-Zarr spells it; micrometer if neither stated nor in the file."""
+    """Unit of `voxel_size`, as OME-Zarr spells it. Left out, it is the file's if `voxel_size` is left
+    out or repeats the file's numbers; else micrometer."""
     region: Region | None = None
     """Region of interest in voxels; the rest stays background."""
     mask: PathText | None = None

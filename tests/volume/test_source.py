@@ -312,6 +312,24 @@ def test_stated_voxel_size_wins_and_contradiction_is_said(tmp_path: Path, write_
     assert (info.voxel_size, info.unit, info.warnings) == ((2000, 500, 500), "nanometer", ())
 
 
+def test_numbers_of_the_file_are_in_its_unit(tmp_path: Path, write_ome_zarr) -> None:
+    axes = [{"name": a, "type": "space", "unit": "nanometer"} for a in "zyx"]
+    scale = [{"type": "scale", "scale": [45.0, 4.6, 4.6]}]
+    datasets = [{"path": "s0", "coordinateTransformations": scale}]
+    path = write_ome_zarr(tmp_path / "a.zarr", numbers("zyx"), "zyx", axes=axes, datasets=datasets)
+
+    def said(*size: float, unit: str | None = None) -> tuple[str, int]:
+        info = open_volume(path, voxel_size=size, unit=unit).info
+        assert info.voxel_size == size
+        return info.unit, len(info.warnings)
+
+    assert said(45, 4.6, 4.6) == ("nanometer", 0)
+    assert said(45.2, 4.6, 4.6) == ("nanometer", 0)
+    assert said(0.045, 0.0046, 0.0046) == ("micrometer", 0)
+    assert said(40, 4, 4) == ("micrometer", 1)
+    assert said(45, 4.6, 4.6, unit="µm") == ("micrometer", 1)
+
+
 def test_scale_of_one_without_unit_is_no_voxel_size(tmp_path: Path, write_ome_zarr) -> None:
     axes = [{"name": a, "type": "space"} for a in "zyx"]
     datasets = [

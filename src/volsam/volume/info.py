@@ -6,12 +6,13 @@ Invariants
 - A stated voxel size, that of level 0, wins over the metadata; a contradiction becomes a warning with
   both values.
 - Lengths are kept in the unit they were stated in (or else the metadata's), never silently
-  converted.
+  converted. A voxel size stated without a unit that repeats the numbers of the metadata is in their
+  unit; any other is in micrometer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -227,7 +228,7 @@ def settle_geometry(
     stated : mapping, sequence or None
         Voxel size from the user, in `unit`, at level 0.
     unit : str or None
-        Unit from the user.
+        Unit from the user; by default that of the file where `stated` repeats its numbers or is None.
     path : str
         For the warnings.
     flat : bool
@@ -253,22 +254,24 @@ def settle_geometry(
             f"The metadata of {path} give a voxel size without a unit; it is taken as "
             f"{unit or DEFAULT_UNIT}."
         )
-    target = unit or (file_unit if stated is None else None) or DEFAULT_UNIT
+    size = None if stated is None else stated_size(stated)
+    compared = range(1 if flat else 0, 3)
+    recorded = metadata.voxel_size and _scaled(metadata.voxel_size, [1 / f for f in factor])
+    # The very numbers of the file are meant in its unit.
+    repeated = file_unit in METRES and _alike(size, recorded, compared)
+    target = unit or (file_unit if size is None or repeated else None) or DEFAULT_UNIT
     source = file_unit or target
-    known = None if metadata.voxel_size is None else convert(metadata.voxel_size, source, target)
+    known = metadata.voxel_size and convert(metadata.voxel_size, source, target)
     translation = convert(metadata.translation, source, target) or (0.0, 0.0, 0.0)
-    if stated is None:
+    if size is None:
         if metadata.voxel_size is not None and known is None:
             warnings.append(
                 f"The voxel size in the metadata of {path} is in {file_unit}, which is no length; "
                 f"state voxel_size if sizes matter."
             )
         return known, target, translation, warnings
-    size = stated_size(stated)
-    if known is not None:
-        known = _scaled(known, [1 / f for f in factor])
-    compared = range(1 if flat else 0, 3)
-    if known is not None and any(abs(size[i] - known[i]) > 0.01 * size[i] for i in compared):
+    known = recorded and convert(recorded, source, target)
+    if known is not None and not _alike(size, known, compared):
         shown = " × ".join(f"{v:.6g}" for v in known)
         chosen = " × ".join(f"{v:.6g}" for v in size)
         warnings.append(
@@ -276,6 +279,12 @@ def settle_geometry(
             f"metadata, {shown} {target}; the stated one is used."
         )
     return _scaled(size, factor), target, translation, warnings
+
+
+def _alike(stated: Size | None, known: Size | None, axes: Iterable[int]) -> bool:
+    if stated is None or known is None:
+        return False
+    return all(abs(stated[i] - known[i]) <= 0.01 * stated[i] for i in axes)
 
 
 def _scaled(size: Size, factor: Sequence[float]) -> Size:

@@ -175,7 +175,8 @@ def open_volume(
         Edge lengths at level 0, zyx in `unit`; wins over the metadata. Those of a coarser level follow
         from its downsampling.
     unit : str, optional
-        Unit of `voxel_size`, micrometer by default.
+        Unit of `voxel_size`; by default that of the file where `voxel_size` repeats its numbers or is
+        left out, else micrometer.
 
     Raises
     ------
