@@ -99,6 +99,12 @@ def test_other_commands(bench: Bench, refusal: Refusal) -> None:
     preview = ("preview", "--config", config, "--region")
     refusal(bench.call(*preview, "z=1-2"), "'z=1-2'", "z=10:12")
     refusal(bench.call(*preview, "z=7:9"), "Region z", "4 voxels")
+    for region in ((), ("--region", "z=0:1")):
+        unknown = bench.call("preview", "--config", config, "--sample", "nope", *region)
+        refusal(unknown, "no sample 'nope'", "it has a")
+    train = "{task: train, train: {name: mine}}"
+    for command in ("preview", "plan", "clean"):
+        refusal(bench.call(command, "--config", train), "no samples")
     refusal(bench.call("summary", "--config", config), "Sample a", "not finished")
     refusal(bench.call("view", bench.root), str(bench.root), "no finished labels")
     assert not bench.results.exists()

@@ -77,6 +77,8 @@ def run(
 
 
 def _samples(config: Config, sample: str | None) -> list[str]:
+    if not config.samples:
+        raise VolsamError("The configuration has no samples; name an image in its section samples.")
     return [sample] if sample else list(config.samples)
 
 
