@@ -241,8 +241,16 @@ def test_missing_chunks_are_told_once(bench: Bench, ome_zarr: Write) -> None:
     path = ome_zarr(IMAGE)
     (path / "0" / "c" / "1" / "0" / "2").unlink()
     told = f"warning: 1 of 12 chunks of {path} are missing and read as 0."
-    assert bench.plan().out.count(told) == 1
-    assert (bench.run("ingest").err + bench.run("plan").err).count(told) == 1
+    plan, ingest, stage = bench.plan(), bench.run("ingest"), bench.run("plan")
+    assert plan.code == ingest.code == stage.code == 0
+    assert plan.out.count(told) == 1
+    assert (ingest.err + stage.err).count(told) == 1
+
+
+def test_a_damaged_chunk_is_refused(bench: Bench, ome_zarr: Write) -> None:
+    chunk = ome_zarr(IMAGE) / "0" / "c" / "1" / "0" / "2"
+    chunk.write_bytes(chunk.read_bytes()[:10])
+    bench.refuses("plan", "z 2–3", "damaged", plan=False)  # the forecast reads no voxels
 
 
 def test_labels_into_an_image_inside_the_input(bench: Bench, ome_zarr: Write) -> None:
