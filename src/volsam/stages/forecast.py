@@ -86,7 +86,7 @@ class Forecast:
             f"before compression; stored embeddings would be {_size(self.embedding_bytes)}",
             f"files       about {self.files:,}",
             f"memory      {_size(self.worker_bytes)} per worker",
-            f"time        {'not timed' if hours is None else f'{hours:.2f} h'} with {workers} "
+            f"time        {'not timed' if hours is None else f'{hours:.2f} h'} for the tiles, with {workers} "
             f"worker{'s' if workers > 1 else ''} of {plan.threads} thread"
             f"{'s' if plan.threads > 1 else ''} like this machine",
         ]
