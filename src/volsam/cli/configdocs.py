@@ -41,9 +41,10 @@ Everything else has a default. Paths are taken from the folder in which the comm
 `volsam plan --config my.yaml` shows what a run would cost, `volsam preview --config my.yaml` what it
 would look like.
 
-Inputs are checked: what cannot be read, a damaged chunk among it, ends the run with one sentence and exit code 1. A chunk of
-a Zarr input that is missing is no error: the format leaves out empty chunks, so it reads as the fill value, a warning
-says how many there are, and the exit code is 0. Where a copy may be incomplete, heed that warning.
+Inputs are checked: what cannot be read, a damaged chunk among it, ends the run with one sentence and
+exit code 1. A missing chunk of a Zarr input does not: the format leaves out empty chunks, so it is read
+as the fill value, a warning says how many are missing, and the exit code is 0. Heed that warning where a
+copy may be incomplete.
 """
 
 
