@@ -5,14 +5,11 @@
 Prints CPU seconds of the merge alone and the growth of the process's peak memory in MiB.
 """
 
-import contextlib
 import json
 import resource
 import sys
 import time
 
-with contextlib.suppress(ImportError):
-    import oracle_shim  # noqa: F401
 import numpy as np
 from micro_sam.multi_dimensional_segmentation import merge_instance_segmentation_3d
 
