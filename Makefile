@@ -1,5 +1,8 @@
-# Every target makes the environment it needs; PYTHON chooses the interpreter (3.11 or newer).
-PYTHON ?= python3
+# Every target makes the environment it needs; PYTHON chooses the interpreter (3.11 to 3.13: for
+# later ones some of the pinned packages do not exist yet); by default the first found that is one.
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c '$(FITS)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --workflow-profile profiles/local
 
@@ -53,6 +56,8 @@ clean:
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
+	@$(or $(PYTHON),false) -c '$(FITS)' || \
+		{ echo 'error: volsam needs Python 3.11 to 3.13; name one: make PYTHON=<path>.' >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@

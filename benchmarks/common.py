@@ -20,7 +20,9 @@ def peer() -> str:
     """Python of an environment with micro-sam, from ``VOLSAM_PEER``."""
     python = os.environ.get("VOLSAM_PEER", "")
     if not Path(python).is_file():
-        raise Unavailable("set VOLSAM_PEER to the python of an environment with micro-sam")
+        raise Unavailable(
+            "set VOLSAM_PEER to the python of an environment with micro-sam, see docs/results.md"
+        )
     return python
 
 

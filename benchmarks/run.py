@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", default=BENCHMARKS, metavar="NAME")
     arguments = parser.parse_args()
     root = arguments.out or Path(tempfile.mkdtemp(prefix="volsam-bench-"))
+    skipped = []
     for name in arguments.names:
         folder = root / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -36,7 +37,10 @@ def main() -> int:
             (folder / "table.md").write_text(text + "\n")
         except Unavailable as reason:
             text = f"skipped: {reason}"
+            skipped.append(name)
         print(text, flush=True)
+    if skipped:
+        print(f"\nNot measured, for the reasons above: {', '.join(skipped)}", flush=True)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,10 @@ from volsam.blocks.lease import lease
 from volsam.blocks.ledger import record_path
 from volsam.cli.app import app
 from volsam.cli.clean import INTERMEDIATE, clean_sample
+from volsam.cli.summary import print_summary
 from volsam.config import validate
 from volsam.errors import VolsamError
+from volsam.paths import SamplePaths
 
 SMALL = (3, 40, 44)
 
@@ -54,6 +57,30 @@ def test_stage_out_of_order(tmp_path: Path) -> None:
     data = scenes.settings(tmp_path, tmp_path / "r")
     with pytest.raises(VolsamError, match="Stage plan of sample a is not finished"):
         scenes.run_pipeline(data, stages=("ingest", "segment"))
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_the_summary_ends_with_a_command_that_the_shell_finds(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    active: bool,
+) -> None:
+    results = tmp_path / "r"
+    marker = SamplePaths(str(results), "a").marker("label")
+    marker.parent.mkdir(parents=True)
+    marker.write_text(
+        '{"outputs": {"objects": 3, "store": "a.ome.zarr", "labels": "labels/objects"}}'
+    )
+    script = tmp_path / "my env" / "volsam"
+    script.parent.mkdir()
+    script.touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(script.with_name("python")))
+    monkeypatch.setenv("PATH", str(script.parent) if active else str(tmp_path))
+    print_summary(validate({"results": str(results), "samples": {"a": {"image": "a.tif"}}}))
+    printed = capsys.readouterr().out.splitlines()[-1]
+    expected = ["view", "volsam" if active else str(script), "view", str(results / "a")]
+    assert shlex.split(printed, comments=True) == expected
 
 
 def test_clean_and_run_again(tmp_path: Path) -> None:

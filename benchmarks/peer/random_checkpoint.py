@@ -6,11 +6,8 @@ The output layer is scaled so that the predicted maps spread over 0..1 instead o
 thresholds then cut slopes and not noise.
 """
 
-import contextlib
 import sys
 
-with contextlib.suppress(ImportError):
-    import oracle_shim  # noqa: F401
 import torch
 from micro_sam.instance_segmentation import get_unetr
 from segment_anything import sam_model_registry

@@ -3,11 +3,8 @@
 python segment_em.py <image.tif> <slices> <checkpoint> <labels.npy>
 """
 
-import contextlib
 import sys
 
-with contextlib.suppress(ImportError):
-    import oracle_shim  # noqa: F401
 import numpy as np
 import tifffile
 from micro_sam.automatic_segmentation import get_predictor_and_segmenter

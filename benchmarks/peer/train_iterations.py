@@ -11,8 +11,6 @@ import random
 import sys
 import time
 
-with contextlib.suppress(ImportError):
-    import oracle_shim  # noqa: F401
 import numpy as np
 import torch
 from micro_sam.instance_segmentation import get_unetr

@@ -99,6 +99,12 @@ def test_other_commands(bench: Bench, refusal: Refusal) -> None:
     preview = ("preview", "--config", config, "--region")
     refusal(bench.call(*preview, "z=1-2"), "'z=1-2'", "z=10:12")
     refusal(bench.call(*preview, "z=7:9"), "Region z", "4 voxels")
+    for region in ((), ("--region", "z=0:1")):
+        unknown = bench.call("preview", "--config", config, "--sample", "nope", *region)
+        refusal(unknown, "no sample 'nope'", "it has a")
+    train = "{task: train, train: {name: mine}}"
+    for command in ("preview", "plan", "clean"):
+        refusal(bench.call(command, "--config", train), "no samples")
     refusal(bench.call("summary", "--config", config), "Sample a", "not finished")
     refusal(bench.call("view", bench.root), str(bench.root), "no finished labels")
     assert not bench.results.exists()
@@ -235,8 +241,16 @@ def test_missing_chunks_are_told_once(bench: Bench, ome_zarr: Write) -> None:
     path = ome_zarr(IMAGE)
     (path / "0" / "c" / "1" / "0" / "2").unlink()
     told = f"warning: 1 of 12 chunks of {path} are missing and read as 0."
-    assert bench.plan().out.count(told) == 1
-    assert (bench.run("ingest").err + bench.run("plan").err).count(told) == 1
+    plan, ingest, stage = bench.plan(), bench.run("ingest"), bench.run("plan")
+    assert plan.code == ingest.code == stage.code == 0
+    assert plan.out.count(told) == 1
+    assert (ingest.err + stage.err).count(told) == 1
+
+
+def test_a_damaged_chunk_is_refused(bench: Bench, ome_zarr: Write) -> None:
+    chunk = ome_zarr(IMAGE) / "0" / "c" / "1" / "0" / "2"
+    chunk.write_bytes(chunk.read_bytes()[:10])
+    bench.refuses("plan", "z 2–3", "damaged", plan=False)  # the forecast reads no voxels
 
 
 def test_labels_into_an_image_inside_the_input(bench: Bench, ome_zarr: Write) -> None:

@@ -83,7 +83,7 @@ def test_torn_weights_of_a_described_model(bench: Bench) -> None:
 
 def test_pickle(bench: Bench) -> None:
     checkpoint(bench, {"model_state": {"image_encoder.a": torch.zeros(1)}, "config": Objects()})
-    bench.refuses("plan", "model.pt", "Python objects")
+    bench.refuses("plan", "model.pt", "Python objects", "compute.allow_pickle: true")
 
 
 def test_no_model_at_all(bench: Bench) -> None:

@@ -11,7 +11,6 @@ Leaves ``checkpoint.pt`` (a random vit_b with decoder), ``image.npy`` and ``orac
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from pathlib import Path
 
@@ -41,8 +40,6 @@ def write(folder: Path) -> None:
 
 def micro_sam(folder: Path) -> None:
     """Load with micro-sam; record masks of a box prompt and the maps of the decoder."""
-    with contextlib.suppress(ImportError):
-        import oracle_shim  # noqa: F401  (a stand-in for torchvision's CUDA binary)
     from micro_sam import instance_segmentation, util
 
     path, image = folder / "checkpoint.pt", np.load(folder / "image.npy")

@@ -11,13 +11,10 @@ Writes ``vit_b.pt`` (combined form) and ``oracle.npz``: images, embeddings, maps
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from pathlib import Path
 
-with contextlib.suppress(ImportError):
-    import oracle_shim  # noqa: F401  (a stand-in for torchvision's CUDA binary, where one is needed)
 import numpy as np
 import torch
 from micro_sam import instance_segmentation, util

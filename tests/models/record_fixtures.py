@@ -8,7 +8,6 @@ Not a test: run it where these are installed::
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from pathlib import Path
 
@@ -36,8 +35,6 @@ class _Encoder(nn.Module):
 
 def micro_sam() -> None:
     """Maps of a narrow decoder with both kinds of upsampling, and network inputs of images."""
-    with contextlib.suppress(ImportError):
-        import oracle_shim  # noqa: F401  (a stand-in for torchvision's CUDA binary)
     from micro_sam.instance_segmentation import DecoderAdapter
     from micro_sam.util import _to_image
     from segment_anything.utils.transforms import ResizeLongestSide

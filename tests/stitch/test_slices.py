@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,30 @@ import zarr
 from volsam.errors import VolsamError
 from volsam.stitch.slices import merge_slices
 
+sys.path.append(str(Path(__file__).parents[2]))
+
+from benchmarks.merging import same_partition
+
 ORACLE = np.load(Path(__file__).with_name("merge_oracle.npz"))
 
 
 def _same_partition(a: np.ndarray, b: np.ndarray) -> bool:
     pairs = len(np.unique(np.stack([a.ravel(), b.ravel()]), axis=1).T)
     return pairs == len(np.unique(a)) == len(np.unique(b)) and bool(((a == 0) == (b == 0)).all())
+
+
+def test_the_benchmark_tells_partitions_apart() -> None:
+    labels = _columns()
+    renumbered = np.where(labels, 200 - labels, 0).astype(np.uint64)
+    assert same_partition(labels, renumbered)
+    merged, split, lost, filled = (renumbered.copy() for _ in range(4))
+    merged[merged == 200 - 72] = 200 - 71
+    split[7, 4, 4] = 300
+    lost[lost == 200 - 1] = 0
+    filled[renumbered == 0] = 400
+    for other in (merged, split, lost, filled, renumbered[1:]):
+        assert not same_partition(labels, other)
+        assert not same_partition(other, labels)
 
 
 @pytest.mark.parametrize("name", [n for n in ORACLE.files if n.startswith("merged-")])

@@ -77,6 +77,8 @@ def run(
 
 
 def _samples(config: Config, sample: str | None) -> list[str]:
+    if not config.samples:
+        raise VolsamError("The configuration has no samples; name an image in its section samples.")
     return [sample] if sample else list(config.samples)
 
 
@@ -191,7 +193,9 @@ def view(
 
 @app.command("merge-slices")
 def merge_slices(
-    labels: Annotated[Path, typer.Argument(help="Labels of slices: Zarr, OME-Zarr or TIFF, zyx.")],
+    labels: Annotated[
+        Path, typer.Argument(help="Labels of slices, zyx: OME-Zarr, Zarr, TIFF or HDF5.")
+    ],
     output: Annotated[Path, typer.Argument(help="OME-Zarr to write.")],
     method: Annotated[
         str, typer.Option(help="volsam, or micro-sam for its exact result.")

@@ -40,6 +40,11 @@ snakemake --workflow-profile profiles/local --configfile my.yaml
 Everything else has a default. Paths are taken from the folder in which the command is typed.
 `volsam plan --config my.yaml` shows what a run would cost, `volsam preview --config my.yaml` what it
 would look like.
+
+Inputs are checked: what cannot be read, a damaged chunk among it, ends the run with one sentence and
+exit code 1. A missing chunk of a Zarr input does not: the format leaves out empty chunks, so it is read
+as the fill value, a warning says how many are missing, and the exit code is 0. Heed that warning where a
+copy may be incomplete.
 """
 
 

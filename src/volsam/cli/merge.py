@@ -46,7 +46,7 @@ def merge_file(
     """
     if method not in ("volsam", "micro-sam"):
         raise VolsamError(f"Merging method {method!r} is unknown; use volsam or micro-sam.")
-    volume = open_volume(labels, axes=None if labels.is_dir() else "zyx", key=key)
+    volume = open_volume(labels, axes="zyx", key=key)
     info = volume.info
     if np.dtype(info.dtype).kind not in "ui":
         raise VolsamError(f"{labels} holds {info.dtype}; labels must be whole numbers.")

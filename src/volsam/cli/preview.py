@@ -94,7 +94,7 @@ def size_hint(labels: NDArray[np.uint32], known: float | None, stated: bool) -> 
 def _with_region(config: Config, sample: str, region: str | None) -> Config:
     if region is None:
         return config
-    data = config.model_dump(mode="json")
+    data = config.of_sample(sample).model_dump(mode="json")
     data["samples"][sample]["region"] = parse_region(region).model_dump(mode="json")
     return validate(data)
 

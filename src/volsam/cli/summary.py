@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
+import sys
 from pathlib import Path
 
 from volsam.config import Config
@@ -18,6 +21,7 @@ def print_summary(config: Config) -> None:
     VolsamError
         If a sample is not finished.
     """
+    command = _command()
     for sample in config.samples:
         paths = SamplePaths(config.results, sample)
         try:
@@ -36,4 +40,10 @@ def print_summary(config: Config) -> None:
             if baseline := metrics.get("baseline"):
                 name = baseline.get("name", "classical baseline")
                 print(f"           SA50 {baseline['SA50']:.3f}, mSA {baseline['mSA']:.3f}: {name}")
-        print(f"  view     volsam view {paths.folder}   (after: make viewer)")
+        print(f"  view     {command} view {shlex.quote(str(paths.folder))}   # after: make viewer")
+
+
+def _command() -> str:
+    """`volsam` as the shell that called can find it, also if no environment is active."""
+    script = Path(sys.executable).with_name("volsam")
+    return shlex.quote(str(script)) if not shutil.which("volsam") and script.is_file() else "volsam"

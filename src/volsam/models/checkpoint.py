@@ -161,7 +161,7 @@ def _read(path: Path, allow_pickle: bool) -> Mapping[str, Any]:
             raise VolsamError(
                 f"{path} holds Python objects besides weights, which can run any code; export the "
                 "weights from micro-sam (export_custom_sam_model), or, if you trust its author, "
-                "load it with volsam.models.load_model(…, allow_pickle=True)."
+                "set compute.allow_pickle: true (in Python, pass allow_pickle=True)."
             ) from None
         raise VolsamError(
             f"{path} is no checkpoint or is damaged ({type(error).__name__}); name a file of weights, "

@@ -86,8 +86,8 @@ class Forecast:
             f"before compression; stored embeddings would be {_size(self.embedding_bytes)}",
             f"files       about {self.files:,}",
             f"memory      {_size(self.worker_bytes)} per worker",
-            f"time        {'not timed' if hours is None else f'{hours:.2f} h'} with {workers} "
-            f"worker{'s' if workers > 1 else ''} of {plan.threads} thread"
+            f"time        {'not timed' if hours is None else f'{hours:.2f} h for the tiles'} "
+            f"with {workers} worker{'s' if workers > 1 else ''} of {plan.threads} thread"
             f"{'s' if plan.threads > 1 else ''} like this machine",
         ]
         return "\n".join(lines)
