@@ -2,7 +2,7 @@
 
 ``python -m volsam.train.embedded_data DATA OUT`` writes ``<set>/images/*.tif`` and
 ``<set>/labels/*.tif`` for the sets ``dsb2018`` (fluorescence, training split), ``stardist`` and
-``synthetic``. All of them are permissive or ours.
+``synthetic``, and ``dsb2018-tuning`` where asked for. All of them are permissive or ours.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import tifffile
 
-from volsam.train.data import Example, load_dsb2018, load_stardist
+from volsam.train.data import Example, hold_out, load_dsb2018, load_stardist
 from volsam.train.synthetic import nuclei_slices
 
 
@@ -37,13 +37,21 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of the annotated data")
     parser.add_argument("output", type=Path, help="folder to write")
     parser.add_argument("--volumes", type=int, default=100, help="synthetic volumes")
+    parser.add_argument(
+        "--tuning",
+        type=int,
+        default=0,
+        help="images of dsb2018 that become the set dsb2018-tuning, to tune thresholds by",
+    )
     arguments = parser.parse_args()
     synthetic = [
         Example(f"{number:04}", *pair)
         for number, pair in enumerate(nuclei_slices(0, arguments.volumes))
     ]
+    kept, tuning = hold_out(load_dsb2018(arguments.data, "train"), arguments.tuning)
     sets = {
-        "dsb2018": load_dsb2018(arguments.data, "train"),
+        "dsb2018": kept,
+        "dsb2018-tuning": tuning,
         "dsb2018-validation": load_dsb2018(arguments.data, "val"),
         "stardist": load_stardist(arguments.data),
         "synthetic": synthetic,
