@@ -59,6 +59,54 @@ def test_output_layout_reruns_label_and_after(finished: Workflow) -> None:
     np.testing.assert_array_equal(scenes.read_labels(finished.paths), before)
 
 
+@pytest.mark.parametrize(
+    ("section", "keys"),
+    [
+        ("compute", {"max_files": 10**6, "max_memory_gb": 1000}),
+        ("models", "elsewhere"),
+        ("train", {"name": "mine", "parent": "embedded"}),
+    ],
+)
+def test_limits_rerun_nothing(finished: Workflow, section: str, keys: object) -> None:
+    before = finished.data.get(section)
+    own = {**before, **keys} if isinstance(before, dict) and isinstance(keys, dict) else keys
+    finished.data[section] = own
+    try:
+        assert finished.run() == []
+    finally:
+        finished.data[section] = before
+        if before is None:
+            del finished.data[section]
+
+
+def test_limits_are_kept_to(workflow: Workflow) -> None:
+    """What reruns nothing is nevertheless handed to the stage that refuses by it."""
+    workflow.data["compute"]["max_files"] = 2
+    assert workflow.start().wait(timeout=200) == 1
+    assert "compute.max_files is 2" in workflow.log()
+    workflow.data["compute"]["max_files"] = 1000
+    assert workflow.run("--until", "plan") == ["plan"]
+    workflow.data["output"]["labels_into"] = "input"
+    assert workflow.start().wait(timeout=200) == 1
+    assert "image.tif, which is no OME-Zarr" in workflow.log()
+
+
+def test_version_of_labels_reruns_label_and_after(workflow: Workflow) -> None:
+    scenes.run_pipeline(workflow.data, stages=("ingest",))
+    image = workflow.folder / "image.ome.zarr"
+    shutil.move(workflow.paths.store, image)
+    shutil.rmtree(workflow.paths.folder)
+    workflow.data["samples"]["a"] = {"image": str(image)}
+    workflow.run()
+    before = scenes.read_labels(workflow.paths)
+    workflow.data["output"]["ome_zarr"] = "0.4"
+    assert workflow.run() == ["label", "measure", "report"]
+    np.testing.assert_array_equal(scenes.read_labels(workflow.paths), before)
+    workflow.data["output"]["labels_into"] = "input"
+    assert workflow.run() == ["label", "measure", "report"]
+    assert workflow.run() == []
+
+
 def test_key_that_no_stage_reads_reruns_nothing(finished: Workflow) -> None:
     """Another sample is another matter: its key does not touch this one."""
     finished.data["samples"]["b"] = {**finished.data["samples"]["a"], "level": 3}

@@ -51,6 +51,13 @@ def image_path(image: Mapping[str, Any]) -> Path:
     return Path(image["path"]) / (image["key"] or "")
 
 
+def no_labels_into(path: str) -> VolsamError:
+    """Refusal of `labels_into: input` for an image that is copied."""
+    return VolsamError(
+        f"Labels cannot be written into {path}, which is no OME-Zarr; set output.labels_into: results."
+    )
+
+
 class Ingest(Stage[None]):
     """Stage `ingest`."""
 
@@ -116,10 +123,7 @@ class Ingest(Stage[None]):
             return
         info = self.volume.info
         if not self.in_place:
-            raise VolsamError(
-                f"Labels cannot be written into {info.path}, which is no OME-Zarr; "
-                "set output.labels_into: results."
-            )
+            raise no_labels_into(info.path)
         root = Path(info.path) / (info.key or "")
         check_free(root)
         if self.job.config.task == "track":

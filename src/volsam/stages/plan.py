@@ -250,11 +250,6 @@ class Plan(Stage[None]):
                 "use timepoint instead."
             )
         extent = (info.frames or info.shape[0], *info.shape[1:])
-        if self.sample.truth_tracks is not None and region != Region():
-            raise VolsamError(
-                f"Sample {self.job.sample} names truth_tracks, which score whole sequences; leave region "
-                "out, or truth_tracks."
-            )
         axes = "zyx" if info.frames is None else "tyx"
         ranges = [getattr(region, axis) or [0, n] for axis, n in zip(axes, extent, strict=True)]
         for axis, (start, stop), n in zip(axes, ranges, extent, strict=True):
