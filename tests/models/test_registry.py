@@ -135,7 +135,7 @@ def test_network_that_fails_on_the_way(
 
 
 def test_disk_without_room(cache: Path, source: Path) -> None:
-    with room(100), pytest.raises(VolsamError, match="Cannot store .*VOLSAM_CACHE"):
+    with room(100), pytest.raises(VolsamError, match=r"Cannot store .*VOLSAM_CACHE"):
         fetch("m", Entry(Remote(source.as_uri(), HASH)))
     assert files(cache) == []
 
