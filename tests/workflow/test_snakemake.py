@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 import scenes
 import tifffile
+import yaml
 import zarr
-from flow import Workflow
+from flow import REPOSITORY, Workflow
 
 from volsam.paths import SamplePaths
+
+SNAKEFILE = REPOSITORY / "workflow" / "Snakefile"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -173,6 +176,22 @@ def test_wrong_key_is_one_sentence(finished: Workflow) -> None:
         assert "Traceback" not in finished.log()
     finally:
         del finished.data["stich"]
+
+
+def test_demo_runs_only_where_nothing_is_asked_for(workflow: Workflow) -> None:
+    """A configuration that names no sample is not filled with the demo's, though the demo is there."""
+    demo = workflow.folder / "config" / "config.yaml"
+    demo.parent.mkdir()
+    demo.write_text(yaml.safe_dump(workflow.data))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--dry-run"]
+    command += ["--workflow-profile", str(REPOSITORY / "profiles" / "local"), "--cores", "1"]
+    assert workflow.start_command(command).wait(timeout=200) == 0, workflow.log()
+    assert workflow.stages_run() == [*scenes.STAGES, "report"]
+    mine = workflow.folder / "my.yaml"
+    mine.write_text("results: mine")
+    assert workflow.start_command([*command, "--configfile", str(mine)]).wait(timeout=200) == 1
+    assert "samples is empty; name at least one image" in workflow.log()
+    assert workflow.stages_run() == []
 
 
 def test_two_runs_at_once(workflow: Workflow) -> None:
