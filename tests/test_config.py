@@ -78,7 +78,7 @@ def other_value(path: tuple[str, ...]) -> Config | None:
         (changed(LEAST, "stich", to=1), "Key stich is unknown; see config/README.md"),
         (changed(LEAST, "stitch", "max_gaps", to=1), "Key stitch.max_gaps is unknown"),
         (changed(LEAST, "samples", "a", "imgae", to="x"), "Key samples.a.imgae is unknown"),
-        ({}, "samples is empty; name at least one image"),
+        ({}, r"^The configuration is wrong: samples is empty; name at least one image\.$"),
         ({"samples": {}}, "samples is empty; name at least one image"),
         ({"task": "train"}, "task is train and the section train is missing"),
         ({"train": {}, "task": "train"}, "Key train.name is missing"),
