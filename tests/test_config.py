@@ -14,7 +14,9 @@ import yaml
 from volsam.cli.configdocs import documents
 from volsam.config import Config, load, validate
 from volsam.dependence import (
+    COPY_VERSION,
     OBJECT_CORRECTIONS,
+    STAGE_LIMITS,
     STAGE_SECTIONS,
     evaluate_config,
     stage_config,
@@ -76,7 +78,7 @@ def other_value(path: tuple[str, ...]) -> Config | None:
         (changed(LEAST, "stich", to=1), "Key stich is unknown; see config/README.md"),
         (changed(LEAST, "stitch", "max_gaps", to=1), "Key stitch.max_gaps is unknown"),
         (changed(LEAST, "samples", "a", "imgae", to="x"), "Key samples.a.imgae is unknown"),
-        ({}, "samples is empty; name at least one image"),
+        ({}, r"^The configuration is wrong: samples is empty; name at least one image\.$"),
         ({"samples": {}}, "samples is empty; name at least one image"),
         ({"task": "train"}, "task is train and the section train is missing"),
         ({"train": {}, "task": "train"}, "Key train.name is missing"),
@@ -101,6 +103,10 @@ def other_value(path: tuple[str, ...]) -> Config | None:
         (changed(LEAST, "scale", to={"diameter": 9, "pixel_size": 1}), "not both"),
         (changed(LEAST, "objects", to={"min_size": 9, "max_size": 1}), "max_size is below"),
         (changed(LEAST, "samples", "a", "region", to={"z": [1]}), "Key samples.a.region.z"),
+        (
+            {"samples": {"a": {"image": "x", "region": {"t": [0, 2]}, "truth_tracks": "01_GT"}}},
+            "samples.a names truth_tracks, which score whole sequences",
+        ),
     ],
 )
 def test_faults_are_one_sentence_with_the_key(data: dict[str, Any], message: str) -> None:
@@ -201,6 +207,8 @@ def test_key_reruns_only_the_stages_that_read_it(path: tuple[str, ...]) -> None:
     }
     if entry == "sample:corrections":  # a table that cannot be read may be one of objects as well
         reading |= {s for s, entries in STAGE_SECTIONS.items() if OBJECT_CORRECTIONS in entries}
+    if entry == "output.ome_zarr":  # the image is no OME-Zarr, so it is copied
+        reading |= {s for s, entries in STAGE_SECTIONS.items() if COPY_VERSION in entries}
     if entry in ("results", "sample:image"):
         reading = set(STAGES)  # where all is, and what all of it is about
     before = validate(LEAST)
@@ -212,8 +220,49 @@ def test_key_reruns_only_the_stages_that_read_it(path: tuple[str, ...]) -> None:
     assert differing == reading
 
 
+@pytest.mark.parametrize(
+    ("stage", "path", "value"),
+    [
+        ("ingest", ("output", "labels_into"), "input"),
+        ("plan", ("compute", "max_files"), 5),
+        ("plan", ("compute", "max_memory_gb"), 3.0),
+        ("plan", ("compute", "store_embeddings"), True),
+        ("plan", ("output", "ome_zarr"), "0.4"),
+        ("plan", ("models",), "elsewhere"),
+    ],
+)
+def test_limits_are_handed_over_and_not_compared(
+    stage: str, path: tuple[str, ...], value: Any
+) -> None:
+    before, after = validate(LEAST), validate(changed(LEAST, *path, to=value))
+    if path == ("output", "ome_zarr"):
+        assert stage_config(after, "a", "ingest") != stage_config(before, "a", "ingest")
+    assert stage_config(after, "a", stage) == stage_config(before, "a", stage)
+    text = stage_config(after, "a", stage, limits=True)
+    found: Any = load(text).model_dump(mode="json")
+    for part in path:
+        found = found[part]
+    assert found == value
+    assert stage_settings(load(text), "a", stage) == stage_settings(after, "a", stage)
+
+
+def test_trained_models_matter_where_the_model_is_one(tmp_path: Path) -> None:
+    """A name that is not in the folder of trained models means the same whichever folder it is."""
+    (tmp_path / "mine" / "1").mkdir(parents=True)
+    data = changed(LEAST, "train", to={"name": "other", "parent": "vit_b"})
+    before = stage_config(validate({**data, "model": "mine"}), "a", "plan")
+    found = stage_config(validate({**data, "model": "mine", "models": str(tmp_path)}), "a", "plan")
+    assert found != before
+    assert load(found).models == str(tmp_path)
+    for folder in ("models", str(tmp_path)):
+        config = validate({**data, "model": "vit_b", "models": folder})
+        least = validate({**LEAST, "model": "vit_b"})
+        assert stage_config(config, "a", "plan") == stage_config(least, "a", "plan")
+
+
 def test_no_key_is_read_by_nobody() -> None:
-    entries = {entry for stage in STAGE_SECTIONS.values() for entry in stage}
+    parts = (*STAGE_SECTIONS.values(), *STAGE_LIMITS.values())
+    entries = {entry for part in parts for entry in part}
     unread = []
     for path in keys():
         entry = f"sample:{path[2]}" if path[0] == "samples" else ".".join(path)

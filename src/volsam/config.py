@@ -326,6 +326,12 @@ class Config(Section):
             raise ValueError(f"evaluate.data is {HELD_OUT} and the section train is missing")
         if self.task in ("segment", "track") and not self.samples:
             raise ValueError("samples is empty; name at least one image")
+        for name, sample in self.samples.items():
+            if sample.truth_tracks and sample.region not in (None, Region()):
+                raise ValueError(
+                    f"samples.{name} names truth_tracks, which score whole sequences; leave region "
+                    "out, or truth_tracks"
+                )
         if self.task == "track":
             for name, sample in self.samples.items():
                 if sample.timepoint is not None:

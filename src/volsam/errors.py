@@ -28,7 +28,7 @@ def fault(
 ) -> str:
     """The first fault that pydantic found, as one sentence with its key."""
     first = _clearest(error.errors(include_url=False))
-    key = ".".join(_key(first)) or where
+    key = ".".join(_key(first))
     message = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         return f"Key {key} is unknown; see {page} for the keys there are."
@@ -36,6 +36,8 @@ def fault(
         return f"Key {key} is missing; add it ({page} says what it means)."
     given = first.get("input")
     shown = f" (given: {given!r})" if isinstance(given, (str, int, float, bool)) else ""
+    if not key:
+        return f"{where[0].upper() + where[1:]} is wrong: {message[0].lower() + message[1:]}."
     return f"Key {key} is wrong{shown}: {message[0].lower() + message[1:]}; mend it in {where}."
 
 

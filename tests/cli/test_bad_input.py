@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ import pytest
 import scenes
 import tifffile
 import zarr
+
+from volsam.stages import forecast
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -289,6 +292,11 @@ def _predictions(shape: tuple[int, ...], dtype: str) -> Spoil:
     return spoil
 
 
+def _scale(**keys: float) -> Spoil:
+    """A scale that no model works at."""
+    return lambda b: b.data.update(model="embedded", scale=keys, tiles={})
+
+
 PLANS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "region": (_sample(region={"y": [0, 41]}), ("Region y", "40 voxels")),
     "empty region": (_sample(region={"z": [2, 2]}), ("Region z", "empty")),
@@ -315,6 +323,15 @@ PLANS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
         lambda b: b.data.update(compute={"max_memory_gb": 0.001}),
         ("memory", "compute.batch"),
     ),
+    "a scale of dots": (
+        _scale(diameter=0.01),
+        ("Key scale resamples", "factor of 1.64e+03", "sees 0 of its pixels"),
+    ),
+    "a small pixel size": (_scale(pixel_size=0.001), ("Key scale", "factor of 1e+03")),
+    "a scale of worlds": (
+        _scale(diameter=5000),
+        ("scale resamples", "factor of 0.00328", "305 times as long"),
+    ),
     "files": (
         lambda b: b.data.update(compute={"max_files": 2}),
         ("about", "files", "compute.max_files", "output.shard"),
@@ -327,6 +344,22 @@ def test_plans(bench: Bench, name: str) -> None:
     spoil, words = PLANS[name]
     spoil(bench)
     bench.refuses("plan", *words, plan="level" not in name)
+
+
+def test_copy_of_the_image_that_does_not_fit(bench: Bench, refusal: Refusal) -> None:
+    """The forecast counts the copy until it is there; an image in place needs none."""
+    usage = shutil.disk_usage(bench.root)._replace(free=20_000)
+    bench.patch.setattr(forecast.shutil, "disk_usage", lambda path: usage)
+    words = ("13.8 KiB of it a copy of the image, before compression", "19.5 KiB are free")
+    refusal(bench.plan(), *words)
+    bench.run_before("plan")
+    assert bench.plan().code == 0
+    assert bench.run("plan").code == 0
+    bench.results = bench.root / "more"
+    bench.data["results"] = str(bench.results)
+    refusal(bench.plan(), *words)
+    bench.sample["image"] = str(bench.root / "results" / "a" / "a.ome.zarr")
+    assert bench.plan().code == 0
 
 
 def test_channels_and_levels(bench: Bench, ome_zarr: Write) -> None:

@@ -109,7 +109,7 @@ def test_download(bench: Bench, content: bytes | None) -> None:
     [
         ({"tiles": {"size": 32, "halo": 8}}, ("tile of 32", "32 pixels", "tiny", "tiles.size")),
         ({"scale": {"diameter": 20}}, ("tiny", "object diameter", "scale.pixel_size")),
-        ({"scale": {"pixel_size": 1e-4}}, ("tiles.size",)),
+        ({"scale": {"pixel_size": 1e-4}}, ("tiny", "factor of 1e+04", "scale.pixel_size")),
         ({"compute": {"precision": "fp16", "device": "cpu"}}, ("fp16", "compute.precision")),
         ({"tiles": {"size": 2**20}, "scale": {"pixel_size": 1e5}}, ("TiB",)),
     ],

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import resource
+import socket
+import struct
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,6 +16,7 @@ import pytest
 import xxhash
 
 from volsam.errors import VolsamError
+from volsam.models import registry
 from volsam.models.registry import MODELS, Entry, Remote, cache_folder, fetch
 from volsam.segment.ais import AisParameters
 
@@ -45,6 +50,17 @@ def server(source: Path) -> Iterator[str]:
         threading.Thread(target=httpd.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{httpd.server_address[1]}"
         httpd.shutdown()
+
+
+@contextmanager
+def room(size: int) -> Iterator[None]:
+    """No file can grow beyond `size` bytes: what a full disk looks like to a writer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def files(folder: Path) -> list[str]:
@@ -84,6 +100,44 @@ def test_unreachable(cache: Path, url: str) -> None:
 def test_not_found_on_the_server(server: str, cache: Path) -> None:
     with pytest.raises(VolsamError, match="Cannot download"):
         fetch("m", Entry(Remote(f"{server}/other.pt", HASH)))
+
+
+@pytest.mark.parametrize("fault", ["silent", "reset", "short"])
+def test_network_that_fails_on_the_way(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """No disk is to blame for a server that stops in the middle of a file."""
+    monkeypatch.setattr(registry, "_PATIENCE", 0.2)
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(2**16)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\nsome")
+                if fault == "silent":
+                    over.wait(10)
+                elif fault == "reset":
+                    hard = struct.pack("ii", 1, 0)
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, hard)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        remote = Remote(f"http://127.0.0.1:{listening.getsockname()[1]}/x.pt", HASH)
+        words = "has hash" if fault == "short" else "Cannot download .*check the network"
+        with pytest.raises(VolsamError, match=words) as caught:
+            fetch("m", Entry(remote))
+        over.set()
+        thread.join()
+    assert "VOLSAM_CACHE" not in str(caught.value)
+    assert files(cache) == []
+
+
+def test_disk_without_room(cache: Path, source: Path) -> None:
+    with room(100), pytest.raises(VolsamError, match=r"Cannot store .*VOLSAM_CACHE"):
+        fetch("m", Entry(Remote(source.as_uri(), HASH)))
+    assert files(cache) == []
 
 
 def test_cache_that_cannot_be_made(

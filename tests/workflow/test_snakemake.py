@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 import scenes
 import tifffile
+import yaml
 import zarr
-from flow import Workflow
+from flow import REPOSITORY, Workflow
 
 from volsam.paths import SamplePaths
+
+SNAKEFILE = REPOSITORY / "workflow" / "Snakefile"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -57,6 +60,54 @@ def test_output_layout_reruns_label_and_after(finished: Workflow) -> None:
     array = zarr.open_array(finished.paths.store / "labels" / "objects" / "0", mode="r")
     assert array.chunks == (2, 32, 32)
     np.testing.assert_array_equal(scenes.read_labels(finished.paths), before)
+
+
+@pytest.mark.parametrize(
+    ("section", "keys"),
+    [
+        ("compute", {"max_files": 10**6, "max_memory_gb": 1000}),
+        ("models", "elsewhere"),
+        ("train", {"name": "mine", "parent": "embedded"}),
+    ],
+)
+def test_limits_rerun_nothing(finished: Workflow, section: str, keys: object) -> None:
+    before = finished.data.get(section)
+    own = {**before, **keys} if isinstance(before, dict) and isinstance(keys, dict) else keys
+    finished.data[section] = own
+    try:
+        assert finished.run() == []
+    finally:
+        finished.data[section] = before
+        if before is None:
+            del finished.data[section]
+
+
+def test_limits_are_kept_to(workflow: Workflow) -> None:
+    """What reruns nothing is nevertheless handed to the stage that refuses by it."""
+    workflow.data["compute"]["max_files"] = 2
+    assert workflow.start().wait(timeout=200) == 1
+    assert "compute.max_files is 2" in workflow.log()
+    workflow.data["compute"]["max_files"] = 1000
+    assert workflow.run("--until", "plan") == ["plan"]
+    workflow.data["output"]["labels_into"] = "input"
+    assert workflow.start().wait(timeout=200) == 1
+    assert "image.tif, which is no OME-Zarr" in workflow.log()
+
+
+def test_version_of_labels_reruns_label_and_after(workflow: Workflow) -> None:
+    scenes.run_pipeline(workflow.data, stages=("ingest",))
+    image = workflow.folder / "image.ome.zarr"
+    shutil.move(workflow.paths.store, image)
+    shutil.rmtree(workflow.paths.folder)
+    workflow.data["samples"]["a"] = {"image": str(image)}
+    workflow.run()
+    before = scenes.read_labels(workflow.paths)
+    workflow.data["output"]["ome_zarr"] = "0.4"
+    assert workflow.run() == ["label", "measure", "report"]
+    np.testing.assert_array_equal(scenes.read_labels(workflow.paths), before)
+    workflow.data["output"]["labels_into"] = "input"
+    assert workflow.run() == ["label", "measure", "report"]
+    assert workflow.run() == []
 
 
 def test_key_that_no_stage_reads_reruns_nothing(finished: Workflow) -> None:
@@ -125,6 +176,22 @@ def test_wrong_key_is_one_sentence(finished: Workflow) -> None:
         assert "Traceback" not in finished.log()
     finally:
         del finished.data["stich"]
+
+
+def test_demo_runs_only_where_nothing_is_asked_for(workflow: Workflow) -> None:
+    """A configuration that names no sample is not filled with the demo's, though the demo is there."""
+    demo = workflow.folder / "config" / "config.yaml"
+    demo.parent.mkdir()
+    demo.write_text(yaml.safe_dump(workflow.data))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--dry-run"]
+    command += ["--workflow-profile", str(REPOSITORY / "profiles" / "local"), "--cores", "1"]
+    assert workflow.start_command(command).wait(timeout=200) == 0, workflow.log()
+    assert workflow.stages_run() == [*scenes.STAGES, "report"]
+    mine = workflow.folder / "my.yaml"
+    mine.write_text("results: mine")
+    assert workflow.start_command([*command, "--configfile", str(mine)]).wait(timeout=200) == 1
+    assert "samples is empty; name at least one image" in workflow.log()
+    assert workflow.stages_run() == []
 
 
 def test_two_runs_at_once(workflow: Workflow) -> None:

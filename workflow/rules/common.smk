@@ -59,6 +59,11 @@ def settings(stage):
     return lambda wildcards: stage_config(CONFIG, wildcards.sample, stage)
 
 
+def handed(stage):
+    """The same and what the stage refuses by: Snakemake compares no params made with `resources`."""
+    return lambda wildcards, resources: stage_config(CONFIG, wildcards.sample, stage, limits=True)
+
+
 def inputs(stage):
     """Fingerprints of the stage's inputs from outside: changed content reruns it."""
 

@@ -14,11 +14,12 @@ rule ingest:
         site=CLUSTER,
     params:
         settings=settings("ingest"),
+        handed=handed("ingest"),
         inputs=inputs("ingest"),
     message:
         "ingest {wildcards.sample}"
     shell:
-        "python -m volsam run ingest --config {params.settings:q} --sample {wildcards.sample:q}"
+        "python -m volsam run ingest --config {params.handed:q} --sample {wildcards.sample:q}"
         " --cluster {resources.site:q} --workers {threads} 2>&1 | tee -a {log:q}"
 
 
@@ -38,11 +39,12 @@ rule plan:
         site=CLUSTER,
     params:
         settings=settings("plan"),
+        handed=handed("plan"),
         inputs=inputs("plan"),
     message:
         "plan {wildcards.sample}"
     shell:
-        "python -m volsam run plan --config {params.settings:q} --sample {wildcards.sample:q}"
+        "python -m volsam run plan --config {params.handed:q} --sample {wildcards.sample:q}"
         " --cluster {resources.site:q} --workers {threads} 2>&1 | tee -a {log:q}"
 
 

@@ -40,6 +40,11 @@ def resolve(config: Config, model: str | None = None) -> str:
     return model
 
 
+def kept_in_models(config: Config) -> bool:
+    """Whether the key `model` is the name of a model in the folder of trained models."""
+    return _is_name(config.model) and (Path(config.models) / config.model).is_dir()
+
+
 def described(config: Config, model: str | None = None) -> list[Path]:
     """Files and folders on this machine that a model consists of, for fingerprints; may be empty."""
     model = resolve(config, model)

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import os
 import sys
-import urllib.error
 import urllib.request
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 
 import xxhash
@@ -27,6 +27,7 @@ _BIOIMAGE = "https://uk1s3.embassy.ebi.ac.uk/public-datasets/bioimage.io"
 _GWDG = "https://owncloud.gwdg.de/index.php/s"
 _META = "https://dl.fbaipublicfiles.com/segment_anything"
 _PIECE = 2**20
+_PATIENCE = 60.0  # seconds without a byte
 
 
 @dataclass(frozen=True)
@@ -237,19 +238,14 @@ def _fetch(remote: Remote, path: Path) -> Path:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        digest = _download(remote.url, part)
+        digest = _download(remote.url, part, path)
         if digest != remote.xxh128:
             raise VolsamError(
                 f"What {remote.url} sent has hash {digest} and not {remote.xxh128}, so it was "
                 f"removed; try again, or put the right file at {path}."
             )
         part.replace(path)
-    except urllib.error.URLError as error:
-        raise VolsamError(
-            f"Cannot download {remote.url} ({error.reason}); check the network, or put the file "
-            f"at {path}."
-        ) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise VolsamError(
             f"Cannot store {remote.url} at {path} ({error}); set VOLSAM_CACHE to a folder that has "
             "room."
@@ -260,11 +256,35 @@ def _fetch(remote: Remote, path: Path) -> Path:
     return path
 
 
-def _download(url: str, path: Path) -> str:
-    """Stream `url` into `path`; returns the hash of what came."""
+def _download(url: str, part: Path, path: Path) -> str:
+    """Stream `url` into `part` of `path`; returns the hash of what came.
+
+    Raises
+    ------
+    VolsamError
+        If the other side fails; what fails on this disk stays an `OSError`.
+    """
     digest = xxhash.xxh128()
-    with urllib.request.urlopen(url, timeout=60) as source, path.open("wb") as target:
-        while piece := source.read(_PIECE):
+    with part.open("wb") as target, ExitStack() as stack:
+        with _network(url, path):
+            source = stack.enter_context(urllib.request.urlopen(url, timeout=_PATIENCE))
+        while True:
+            with _network(url, path):
+                piece = source.read(_PIECE)
+            if not piece:
+                return digest.hexdigest()
             digest.update(piece)
             target.write(piece)
-    return digest.hexdigest()
+
+
+@contextmanager
+def _network(url: str, path: Path) -> Iterator[None]:
+    """Tell what the network does from what the disk does: both raise `OSError`."""
+    try:
+        yield
+    except (OSError, ValueError, HTTPException) as error:
+        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+        raise VolsamError(
+            f"Cannot download {url} ({reason}); check the network and try again, or put the file "
+            f"at {path}."
+        ) from None

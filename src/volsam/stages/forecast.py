@@ -44,10 +44,14 @@ class Forecast:
         (which hardly compress).
     worker_bytes : int
         Memory of one worker.
+    copy_bytes : int
+        Raw bytes of the copy of the image that is yet to be made, with its pyramid.
     files : int
-        Files of intermediates and labels together; stored embeddings are one more per block.
+        Files of the copy, intermediates and labels together; stored embeddings are one more per block.
     tile_seconds : float or None
         One tile on this machine with one worker; None if it was not timed.
+    enlarged : float
+        By how much the key `scale` makes tiles longer than the model's input.
     """
 
     tiles: int
@@ -56,9 +60,11 @@ class Forecast:
     fragment_bytes: int
     label_bytes: int
     embedding_bytes: int
+    copy_bytes: int
     worker_bytes: int
     files: int
     tile_seconds: float | None
+    enlarged: float = 1.0
 
     def hours(self, workers: int = 1) -> float | None:
         """Hours of the tile stages with `workers` workers like this machine."""
@@ -82,17 +88,18 @@ class Forecast:
             f"model       {plan.model}, scale {plan.scale:.3g}, {plan.precision}",
             f"tiles       {self.tiles} ({rows} x {columns} per slice) of {plan.tile} + 2 x {plan.halo} "
             f"pixels, in {self.blocks} blocks",
-            f"disk        labels {_size(self.label_bytes)}, fragments {_size(self.fragment_bytes)} "
-            f"before compression; stored embeddings would be {_size(self.embedding_bytes)}",
+            f"disk        labels {size_text(self.label_bytes)}, fragments "
+            f"{size_text(self.fragment_bytes)} before compression; stored embeddings would be "
+            f"{size_text(self.embedding_bytes)}",
             f"files       about {self.files:,}",
-            f"memory      {_size(self.worker_bytes)} per worker",
+            f"memory      {size_text(self.worker_bytes)} per worker",
             f"time        {'not timed' if hours is None else f'{hours:.2f} h for the tiles'} "
             f"with {workers} worker{'s' if workers > 1 else ''} of {plan.threads} thread"
             f"{'s' if plan.threads > 1 else ''} like this machine",
         ]
         return "\n".join(lines)
 
-    def check(self, folder: Path, compute: Compute, embeddings: bool = False) -> None:
+    def check(self, folder: Path, compute: Compute) -> None:
         """Refuse a run that the disk, the memory or a quota of files cannot hold.
 
         Raises
@@ -100,14 +107,35 @@ class Forecast:
         VolsamError
             What is too large, and which key makes it smaller.
         """
-        needed = (self.label_bytes + self.fragment_bytes) // LABEL_COMPRESSION
+        gb = compute.max_memory_gb
+        limit = gb * 2**30 if gb else psutil.virtual_memory().total
+        if self.worker_bytes > limit:
+            mend = "; lower compute.batch, compute.block_tiles or compute.block_slices."
+            if self.enlarged > 1 and self.worker_bytes / self.enlarged**2 <= limit:
+                mend = (
+                    f", since scale resamples the image by a factor of {1 / self.enlarged:.3g} and "
+                    f"tiles are {self.enlarged:.3g} times as long as the model's input; correct scale, "
+                    "or state tiles.size."
+                )
+            raise VolsamError(
+                f"A worker would need about {size_text(self.worker_bytes)} of memory and "
+                f"{size_text(limit)} are there{mend}"
+            )
+        embeddings = compute.store_embeddings
+        needed = (self.label_bytes + self.fragment_bytes) // LABEL_COMPRESSION + self.copy_bytes
         needed += self.embedding_bytes if embeddings else 0
         parent = next(p for p in (folder, *folder.absolute().parents) if p.is_dir())
         free = shutil.disk_usage(parent).free
         if needed > free:
+            copy, instead = "", ""
+            if self.copy_bytes:
+                copy = (
+                    f" ({size_text(self.copy_bytes)} of it a copy of the image, before compression)"
+                )
+                instead = "an image in OME-Zarr, which stays where it is, "
             raise VolsamError(
-                f"The run needs about {_size(needed)} in {parent} and {_size(free)} are free; "
-                "choose another results folder, a region, or store no embeddings."
+                f"The run needs about {size_text(needed)}{copy} in {parent} and {size_text(free)} are "
+                f"free; choose another results folder, {instead}a region, or store no embeddings."
             )
         files = self.files + (self.blocks if embeddings else 0)
         if compute.max_files is not None and files > compute.max_files:
@@ -115,13 +143,6 @@ class Forecast:
                 f"The run would write about {files:,} files and compute.max_files is "
                 f"{compute.max_files:,}; raise compute.block_slices or compute.block_tiles, and "
                 "output.shard."
-            )
-        gb = compute.max_memory_gb
-        limit = gb * 2**30 if gb else psutil.virtual_memory().total
-        if self.worker_bytes > limit:
-            raise VolsamError(
-                f"A worker would need about {_size(self.worker_bytes)} of memory and {_size(limit)} "
-                "are there; lower compute.batch, compute.block_tiles or compute.block_slices."
             )
 
 
@@ -132,8 +153,20 @@ def forecast(
     *,
     timed_from: int = 1,
     shard: Sequence[int] = Output().shard,
+    copy: tuple[int, int] = (0, 0),
+    enlarged: float = 1.0,
 ) -> Forecast:
-    """Forecast of a plan; times one tile of noise if there is a model and `timed_from` tiles."""
+    """Forecast of a plan; times one tile of noise if there is a model and `timed_from` tiles.
+
+    Parameters
+    ----------
+    shard : (z, y, x)
+        What of the labels is one file.
+    copy : (int, int)
+        Bytes that the copy of the image still needs, and its files.
+    enlarged : float
+        See `Forecast`.
+    """
     counts = [sum(1 for _ in plan.tiles(block)) for block in plan.tile_blocks()]
     blocks, tiles = len(counts), sum(counts)
     outer = plan.grid.outer_size
@@ -156,9 +189,11 @@ def forecast(
         fragment_bytes=tiles * outer**2 * 4,
         label_bytes=plan.region_box.size * 4 * 4 // 3,
         embedding_bytes=tiles * embedding,
+        copy_bytes=copy[0],
         worker_bytes=int(worker),
-        files=3 * blocks + _label_files(plan, shard),
+        files=3 * blocks + _label_files(plan, shard) + copy[1],
         tile_seconds=None if seconds is None else round(seconds, 4),
+        enlarged=enlarged,
     )
 
 
@@ -182,7 +217,8 @@ def _time_tile(plan: RunPlan, model: Model) -> float:
     return time.perf_counter() - started
 
 
-def _size(count: float) -> str:
+def size_text(count: float) -> str:
+    """A number of bytes for people."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if count < 1024 or unit == "TiB":
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

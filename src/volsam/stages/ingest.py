@@ -51,6 +51,18 @@ def image_path(image: Mapping[str, Any]) -> Path:
     return Path(image["path"]) / (image["key"] or "")
 
 
+def image_layout(info: VolumeInfo, version: str) -> Layout:
+    """Chunks and shards of the copy of an image."""
+    return choose_layout(stack_unit(info.shape, info.frames), info.dtype, version)
+
+
+def no_labels_into(path: str) -> VolsamError:
+    """Refusal of `labels_into: input` for an image that is copied."""
+    return VolsamError(
+        f"Labels cannot be written into {path}, which is no OME-Zarr; set output.labels_into: results."
+    )
+
+
 class Ingest(Stage[None]):
     """Stage `ingest`."""
 
@@ -92,7 +104,7 @@ class Ingest(Stage[None]):
         if self.in_place:
             return
         info = self.volume.info
-        layout = self._layout(info)
+        layout = image_layout(info, self.config.output.ome_zarr)
         yield from (Block(index, box) for index, box in plan_ingest(info, layout))
         for level in range(1, 1 + len(self.factors)):
             array = open_image_level(self.store, level, "r")
@@ -103,12 +115,8 @@ class Ingest(Stage[None]):
         if self.in_place:
             return
         info, version = self.volume.info, self.config.output.ome_zarr
-        create_image(self.store, info, self._layout(info), self.factors, version, self.job.sample)
-
-    def _layout(self, info: VolumeInfo) -> Layout:
-        return choose_layout(
-            stack_unit(info.shape, info.frames), info.dtype, self.config.output.ome_zarr
-        )
+        layout = image_layout(info, version)
+        create_image(self.store, info, layout, self.factors, version, self.job.sample)
 
     def check_output(self) -> None:
         """Refuse labels in the input where that would fail only after all was computed."""
@@ -116,10 +124,7 @@ class Ingest(Stage[None]):
             return
         info = self.volume.info
         if not self.in_place:
-            raise VolsamError(
-                f"Labels cannot be written into {info.path}, which is no OME-Zarr; "
-                "set output.labels_into: results."
-            )
+            raise no_labels_into(info.path)
         root = Path(info.path) / (info.key or "")
         check_free(root)
         if self.job.config.task == "track":

@@ -19,12 +19,12 @@ import numpy.typing as npt
 from volsam.blocks.stage import Attempt, Block, Job, Stage
 from volsam.geometry import Box
 from volsam.stages.found import FoundObjects, finder
-from volsam.stages.ingest import image_path
+from volsam.stages.ingest import image_path, no_labels_into
 from volsam.stages.regroup import read_regrouping
 from volsam.stages.runplan import RunPlan
 from volsam.stitch.regroup import Regrouping
 from volsam.track.correction_table import corrects_objects
-from volsam.volume.labels import create_labels, label_path, open_level
+from volsam.volume.labels import create_labels, discard_labels, label_path, open_level
 from volsam.volume.layout import smallest_label_dtype
 from volsam.volume.pyramid import level_steps, plan_level, write_level_block
 from volsam.volume.source import open_volume
@@ -37,7 +37,10 @@ Objects = npt.NDArray[np.unsignedinteger[Any]]
 def label_store(job: Job) -> Path:
     """The OME-Zarr that holds the label group: ours, or the image's own group."""
     if job.config.of_sample(job.sample).output.labels_into == "input":
-        return image_path(job.marker("ingest")["outputs"]["image"])
+        ingested = job.marker("ingest")["outputs"]
+        if ingested["ingested"]:  # and without that key: ingest does not run again for it
+            raise no_labels_into(job.config.samples[job.sample].image)
+        return image_path(ingested["image"])
     return job.paths.store
 
 
@@ -95,6 +98,7 @@ class Label(Stage[Objects | None]):
         output = self.config.output
         source = None
         if not self.has_image:
+            discard_labels(self.store, output.ome_zarr)
             labels = label_path(self.store, self.image)
             image = image_path(self.ingested["image"])
             source = os.path.relpath(image.resolve(), labels.resolve())

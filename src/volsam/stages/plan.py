@@ -16,11 +16,12 @@ from volsam.geometry import Box
 from volsam.models.names import resolve
 from volsam.segment.ais import in_pixels
 from volsam.stages.forecast import TIMED_FROM, Forecast, forecast
-from volsam.stages.ingest import warnings_of
+from volsam.stages.ingest import image_layout, warnings_of
 from volsam.stages.propagate import check_prompted, prompted_arguments
 from volsam.stages.runplan import RunPlan
 from volsam.volume.checks import open_fitting
 from volsam.volume.info import VolumeInfo, require_voxel_size
+from volsam.volume.ingest import copy_size
 from volsam.volume.normalise import estimate
 from volsam.volume.pyramid import pyramid_factors
 from volsam.volume.source import ALL, Timepoint, Volume, labels_arguments, open_volume
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 # Without a network there is no input size to fill: the default tile for stored predictions.
 PREDICTION_OUTER = 512
+# Pixels that a model must see at once: the smallest tile with the smallest sensible halo.
+SMALLEST = 20
 
 
 class Plan(Stage[None]):
@@ -136,11 +139,24 @@ class Plan(Stage[None]):
             frames=info.frames,
             z_axis=info.z_axis,
         )
-        timed_from = TIMED_FROM if sample_voxels else 1
-        tiled = None if plan.prompted else model  # objects are prompted, not tiles
+        output = config.output
         return plan, forecast(
-            plan, info, tiled, timed_from=timed_from, shard=self.config.output.shard
+            plan,
+            info,
+            None if plan.prompted else model,  # objects are prompted, not tiles
+            timed_from=TIMED_FROM if sample_voxels else 1,
+            shard=output.shard if output.ome_zarr != "0.4" else output.chunk,
+            copy=self._copy(info, info.path == self.sample.image),
+            enlarged=1 / scale if config.tiles.size is None else 1.0,
         )
+
+    def _copy(self, info: VolumeInfo, own: bool) -> tuple[int, int]:
+        """Bytes that the copy of the image still needs, and its files."""
+        if own and info.format.startswith("ome-zarr"):
+            return 0, 0
+        layout = image_layout(info, self.config.output.ome_zarr)
+        size, files = copy_size(info, layout, pyramid_factors(info))
+        return size if own else 0, files  # what is not the user's is the copy
 
     def _open(self, image: dict[str, Any]) -> tuple[Volume, dict[str, Any]]:
         sample = self.sample
@@ -225,6 +241,11 @@ class Plan(Stage[None]):
         largest = PREDICTION_OUTER if model is None else int(model.image_size / scale)
         halo = tiles.halo if tiles.halo is not None else largest // 8
         tile = tiles.size if tiles.size is not None else largest - 2 * halo
+        if model is not None and largest < SMALLEST < model.image_size:
+            raise VolsamError(
+                f"Key scale resamples the image by a factor of {scale:.3g}, so that model {model.name} "
+                f"sees {largest} of its pixels at once; correct scale.diameter or scale.pixel_size."
+            )
         if model is not None and tile + 2 * halo > largest and self.config.compute.compat == "none":
             raise VolsamError(
                 f"A tile of {tile} with a halo of {halo} is larger than the {largest} pixels that "
@@ -250,11 +271,6 @@ class Plan(Stage[None]):
                 "use timepoint instead."
             )
         extent = (info.frames or info.shape[0], *info.shape[1:])
-        if self.sample.truth_tracks is not None and region != Region():
-            raise VolsamError(
-                f"Sample {self.job.sample} names truth_tracks, which score whole sequences; leave region "
-                "out, or truth_tracks."
-            )
         axes = "zyx" if info.frames is None else "tyx"
         ranges = [getattr(region, axis) or [0, n] for axis, n in zip(axes, extent, strict=True)]
         for axis, (start, stop), n in zip(axes, ranges, extent, strict=True):

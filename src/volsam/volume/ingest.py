@@ -9,6 +9,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,20 @@ def plan_ingest(info: VolumeInfo, layout: Layout) -> list[tuple[tuple[int, ...],
                 break
             block[axis] = grown
     return list(split_frames(info.shape, info.depth, block))
+
+
+def copy_size(info: VolumeInfo, layout: Layout, factors: Sequence[ZYX]) -> tuple[int, int]:
+    """Bytes of an image and its coarser levels before compression, and the files they lie in."""
+    size = files = 0
+    for factor in [(1, 1, 1), *factors]:
+        shape = level_shape(info.shape, factor)
+        unit = clip_layout(stack_unit(shape, info.frames), layout.chunks, layout.shards).unit
+        depth = shape[0] // (info.frames or 1)
+        stacks = info.channels if depth == 1 else info.channels * (info.frames or 1)
+        extent = (shape[0] if depth == 1 else depth, *shape[1:])
+        size += prod(shape) * info.channels * np.dtype(info.dtype).itemsize
+        files += stacks * prod(ceil(n / m) for n, m in zip(extent, unit, strict=True))
+    return size, files
 
 
 def create_image(

@@ -137,6 +137,24 @@ def create_labels(
     return folder
 
 
+def discard_labels(store_root: str | Path, version: str) -> None:
+    """Remove a store of nothing but our labels if it is of another version, which it would keep.
+
+    Raises
+    ------
+    VolsamError
+        If there are labels in it that we did not make.
+    """
+    root = Path(store_root)
+    if store_version(root) in (None, version):
+        return
+    for folder in label_path(root, "").iterdir():
+        if folder.is_dir():
+            check_own(folder)
+    with writing(root):
+        discard(root)
+
+
 def open_level(
     store_root: str | Path, name: str, level: int, mode: Any = "r+"
 ) -> zarr.Array | FrameSlices:

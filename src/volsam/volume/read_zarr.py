@@ -74,6 +74,16 @@ def open_zarr(path: Path, key: str | None, level: int) -> Stored:
     return _open_level(node, parse_multiscale(node.attrs.asdict(), where), where, found, level)
 
 
+def is_ome_zarr(path: str | Path, key: str | None = None) -> bool:
+    """Whether `open_zarr` finds an OME-Zarr image there; False where nothing can be read."""
+    if not Path(path).is_dir():
+        return False
+    try:
+        return open_zarr(Path(path), key, 0).format.startswith("ome-zarr")
+    except VolsamError:
+        return False
+
+
 def open_node(path: Path) -> zarr.Array | zarr.Group:
     """Open a Zarr group or array for reading; unreadable metadata are one sentence."""
     import zarr
