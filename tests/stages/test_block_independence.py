@@ -29,6 +29,9 @@ from volsam.stages import plan as plan_stage
 
 SHAPE = (5, 40, 44)
 TILE, HALO = 16, 6  # 3 x 3 tiles
+Grid = tuple[int, int]
+# As many tiles again, the last of them narrow; and one tile for all.
+GRIDS: tuple[Grid, ...] = ((TILE, HALO), (18, 5), (44, 8))
 LAYOUTS: dict[str, dict[str, Any]] = {
     "small shards": {"chunk": [1, 8, 8], "shard": [2, 16, 16]},
     "odd chunks": {"chunk": [3, 13, 7], "shard": [3, 26, 21]},
@@ -97,10 +100,11 @@ def run(
     compute: dict[str, int],
     order: scenes.Order | None = None,
     huge: bool = False,
+    grid: Grid = GRIDS[0],
     **options: Any,
 ) -> SamplePaths:
     data = scenes.settings(
-        folder / scene, results, tile=TILE, halo=HALO, output=LAYOUTS[layout], compute=compute
+        folder / scene, results, tile=grid[0], halo=grid[1], output=LAYOUTS[layout], compute=compute
     )
     first = scenes.STAGES[: scenes.STAGES.index("label")]
     paths = scenes.run_pipeline(data, stages=first, order=order, **options)
@@ -110,30 +114,33 @@ def run(
 
 
 class References:
-    """First result of each scene, layout and kind of ids; all others must equal it."""
+    """First result of each scene and tile grid, layout and kind of ids; all others must equal it."""
 
     def __init__(self, folder: Path, root: Path) -> None:
         self.folder, self.root = folder, root
-        self.labels: dict[str, npt.NDArray[Any]] = {}
-        self.bytes: dict[tuple[str, str, bool], dict[str, str]] = {}
+        self.labels: dict[tuple[str, Grid], npt.NDArray[Any]] = {}
+        self.bytes: dict[tuple[str, Grid, str, bool], dict[str, str]] = {}
 
-    def whole(self, scene: str) -> npt.NDArray[Any]:
+    def whole(self, scene: str, grid: Grid = GRIDS[0]) -> npt.NDArray[Any]:
         """Labels of a run with one block for all."""
-        if scene not in self.labels:
+        if (scene, grid) not in self.labels:
             compute = {"block_slices": 8, "block_tiles": 8}
-            paths = run(self.folder, self.root / scene, scene, "one shard", compute)
-            self.labels[scene] = scenes.read_labels(paths)
-        return self.labels[scene]
+            results = self.root / f"{scene}-{grid[0]}"
+            paths = run(self.folder, results, scene, "one shard", compute, grid=grid)
+            self.labels[scene, grid] = scenes.read_labels(paths)
+        return self.labels[scene, grid]
 
-    def check(self, paths: SamplePaths, scene: str, layout: str, huge: bool, what: str) -> None:
+    def check(
+        self, paths: SamplePaths, scene: str, grid: Grid, layout: str, huge: bool, what: str
+    ) -> None:
         labels = scenes.read_labels(paths)
-        expected = self.whole(scene).astype(labels.dtype)
+        expected = self.whole(scene, grid).astype(labels.dtype)
         if huge and expected.any():
             assert labels.dtype == np.uint64
             expected[expected > 0] += HUGE
         np.testing.assert_array_equal(labels, expected, err_msg=what)
         digest = scenes.result_digest(paths)
-        assert digest == self.bytes.setdefault((scene, layout, huge), digest), what
+        assert digest == self.bytes.setdefault((scene, grid, layout, huge), digest), what
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +148,7 @@ def references(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Refere
     return References(folder, tmp_path_factory.mktemp("references"))
 
 
-def combinations() -> list[tuple[str, str, dict[str, int], bool, int]]:
+def combinations() -> list[tuple[str, Grid, str, dict[str, int], bool, int]]:
     """At least 200 random ones, the extremes of block size first."""
     chooser = random.Random(20)
     found = []
@@ -153,7 +160,8 @@ def combinations() -> list[tuple[str, str, dict[str, int], bool, int]]:
         )
         scene = SCENES[number % len(SCENES)]
         huge = chooser.random() < 0.25
-        found.append((scene, chooser.choice(list(LAYOUTS)), size, huge, number))
+        grid = chooser.choice(GRIDS)
+        found.append((scene, grid, chooser.choice(list(LAYOUTS)), size, huge, number))
     chooser.shuffle(found)
     return found
 
@@ -161,7 +169,7 @@ def combinations() -> list[tuple[str, str, dict[str, int], bool, int]]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_random_combinations(batch: int, references: References, tmp_path: Path) -> None:
-    for scene, layout, size, huge, seed in combinations()[batch::BATCHES]:
+    for scene, grid, layout, size, huge, seed in combinations()[batch::BATCHES]:
         shuffle = random.Random(seed)
         paths = run(
             references.folder,
@@ -171,9 +179,10 @@ def test_random_combinations(batch: int, references: References, tmp_path: Path)
             size,
             lambda blocks, shuffle=shuffle: shuffle.sample(blocks, len(blocks)),  # type: ignore[misc]
             huge,
+            grid,
         )
-        what = f"{scene}, {layout}, {size}, ids beyond 2**32: {huge}, order {seed}"
-        references.check(paths, scene, layout, huge, what)
+        what = f"{scene}, tiles {grid}, {layout}, {size}, ids beyond 2**32: {huge}, order {seed}"
+        references.check(paths, scene, grid, layout, huge, what)
 
 
 @pytest.mark.timeout(280)
@@ -191,11 +200,12 @@ def test_two_dask_workers(
             "open_cluster",
             lambda site, *a, **k: same_cluster() if site.kind == "local" else none(),
         )
-        for seed, (scene, layout, size) in enumerate(
+        for seed, (scene, grid, layout, size) in enumerate(
             [
-                ("cells", "odd chunks", {"block_slices": 2, "block_tiles": 1}),
-                ("rod", "no shards", {"block_slices": 2, "block_tiles": 2}),
-                ("gaps", "small shards", {"block_slices": 2, "block_tiles": 1}),
+                ("cells", GRIDS[0], "odd chunks", {"block_slices": 2, "block_tiles": 1}),
+                ("rod", GRIDS[0], "no shards", {"block_slices": 2, "block_tiles": 2}),
+                ("gaps", GRIDS[0], "small shards", {"block_slices": 2, "block_tiles": 1}),
+                ("corners", GRIDS[1], "odd chunks", {"block_slices": 1, "block_tiles": 2}),
             ]
         ):
             paths = run(
@@ -204,10 +214,11 @@ def test_two_dask_workers(
                 scene,
                 layout,
                 size,
+                grid=grid,
                 cluster="local",
                 workers=2,
             )
-            references.check(paths, scene, layout, False, f"{scene} on Dask")
+            references.check(paths, scene, grid, layout, False, f"{scene} on Dask")
             pids = {line["pid"] for line in scenes.ledger_lines(paths).values()}
             assert len(pids) > 1
 
