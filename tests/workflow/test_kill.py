@@ -180,6 +180,18 @@ def expected(scene: dict[str, Any]) -> dict[str, str]:
     return scenes.result_digest(scenes.run_pipeline(scene))
 
 
+@pytest.fixture(scope="module")
+def network_scene(scene: dict[str, Any]) -> dict[str, Any]:
+    """The same volume for the embedded model, fp32 on CPU."""
+    results = Path(scene["results"]).with_name("expected_of_network")
+    return {
+        **scene,
+        "results": str(results),
+        "model": "embedded",
+        "compute": {**scene["compute"], "device": "cpu", "precision": "fp32"},
+    }
+
+
 def check(killer: Killer, expected: dict[str, str]) -> None:
     """What must hold at the end."""
     flow = killer.flow
@@ -234,3 +246,17 @@ def test_workers_and_drivers(
 
 def test_snakemake(scene: dict[str, Any], expected: dict[str, str], tmp_path: Path) -> None:
     rounds(scene, expected, tmp_path, lambda killer: kill_snakemake(killer, KILLS))
+
+
+def test_with_a_network(network_scene: dict[str, Any], tmp_path: Path) -> None:
+    """Kills while the network runs, then of Snakemake on the same results."""
+    expected = scenes.result_digest(scenes.run_pipeline(network_scene))
+    assert scenes.read_labels(scenes.SamplePaths(network_scene["results"], scenes.SAMPLE)).max() > 4
+
+    def kill(killer: Killer) -> None:
+        scenes.run_pipeline(killer.flow.data, stages=("ingest", "plan"))
+        kill_stage(killer, "segment", 7)
+        assert killer.unrecorded <= WORKERS
+        kill_snakemake(killer, KILLS)
+
+    rounds(network_scene, expected, tmp_path, kill)
