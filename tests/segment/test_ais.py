@@ -35,6 +35,35 @@ def test_labels_are_consecutive_and_respect_min_size() -> None:
     assert sizes.min() >= 150
 
 
+def _three() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Three squares: a sure one, a faint one, and one whose centre is not predicted."""
+    foreground = np.zeros((20, 70), np.float32)
+    center, boundary = np.ones((2, 20, 70), np.float32)
+    for number, (signal, deepest) in enumerate(((1.0, 0.0), (0.6, 0.0), (1.0, 0.45))):
+        place = (slice(4, 16), slice(4 + 22 * number, 16 + 22 * number))
+        foreground[place], center[place], boundary[place] = signal, deepest, 0
+    return foreground, center, boundary
+
+
+@pytest.mark.parametrize(
+    ("stated", "kept"),
+    [
+        ({}, [0, 1, 2]),
+        ({"min_foreground": 0.8}, [0, 2]),
+        ({"max_center": 0.3}, [0, 1]),
+        ({"min_foreground": 0.8, "max_center": 0.3}, [0]),
+        ({"min_foreground": 0.8, "max_center": 0.3, "min_size": 200}, []),
+    ],
+)
+def test_doubtful_objects_are_dropped(stated: dict[str, float], kept: list[int]) -> None:
+    raw = {"foreground_smoothing": 0, "distance_smoothing": 0}
+    labels = segment_ais(*_three(), AisParameters(**{**raw, **stated}))  # type: ignore[arg-type]
+    found = labels[10, [10, 32, 54]]
+    np.testing.assert_array_equal(found.nonzero()[0], kept)
+    np.testing.assert_array_equal(found[kept], 1 + np.arange(len(kept)))
+    assert labels.max() == len(kept)
+
+
 def test_no_foreground_gives_no_labels() -> None:
     foreground, center, boundary = _blob()
     assert not segment_ais(foreground * 0.4, center, boundary).any()

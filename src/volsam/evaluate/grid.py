@@ -51,8 +51,11 @@ AIS_GRID: dict[str, tuple[float, ...]] = {
     "foreground_threshold": (0.4, 0.45, 0.5, 0.55, 0.6),
     "foreground_smoothing": (0.0, 0.5, 1.0),
     "min_size": (0, 10, 20, 30, 40, 50, 100, 200),
+    "min_foreground": (0.0, 0.65, 0.7, 0.75, 0.8, 0.85),
+    "max_center": (0.25, 0.3, 0.35, 0.4, 0.5, 1.0),
 }
-"""The ranges of micro-sam's grid, and the parameters that it holds fixed; for coordinate search."""
+"""The ranges of micro-sam's grid, and the parameters that it holds fixed or lacks; for coordinate
+search."""
 
 AIS_GRID_FULL: dict[str, tuple[float, ...]] = {
     "center_threshold": (0.3, 0.4, 0.5, 0.6, 0.7),

@@ -34,7 +34,9 @@ _ROUNDING = 1e-5  # a float32 Gaussian average may exceed its largest input by t
 
 @dataclass(frozen=True)
 class AisParameters:
-    """Thresholds and smoothing of the seeded watershed; defaults are micro-sam's.
+    """Thresholds and smoothing of the seeded watershed, and what drops an object afterwards.
+
+    The defaults are micro-sam's, which drops by `min_size` only: the other two keep everything.
 
     Attributes
     ----------
@@ -46,6 +48,12 @@ class AisParameters:
         Standard deviations of the Gaussians, in pixels; 0 switches one off.
     min_size : int
         Objects of fewer pixels are dropped; 0 keeps all.
+    min_foreground : float
+        Objects whose mean smoothed foreground is below this are dropped (0..1); 0 keeps all. The
+        network is unsure of what is not there, and along the border of what it draws too wide.
+    max_center : float
+        Objects without a pixel whose smoothed distance to the centre is this or less are dropped
+        (0..1); 1 keeps all. Such are what a high `center_threshold` seeds between true centres.
     """
 
     center_threshold: float = 0.5
@@ -54,6 +62,8 @@ class AisParameters:
     foreground_smoothing: float = 1.0
     distance_smoothing: float = 1.6
     min_size: int = 0
+    min_foreground: float = 0.0
+    max_center: float = 1.0
 
 
 def in_pixels(values: Mapping[str, float], scale: float) -> dict[str, float]:
@@ -73,6 +83,14 @@ def in_pixels(values: Mapping[str, float], scale: float) -> dict[str, float]:
     if "min_size" in found:
         found["min_size"] = round(found["min_size"] / scale**2)
     return found
+
+
+def of_stacks(values: Mapping[str, float]) -> dict[str, float]:
+    """Parameters tuned on images, for the slices of a stack: without the judgement of single objects.
+
+    There an object's fragments vouch for each other; its dim first and last ones would be dropped.
+    """
+    return {name: v for name, v in values.items() if name not in ("min_foreground", "max_center")}
 
 
 def grid_in_pixels(
@@ -125,22 +143,38 @@ def segment_ais(
     if maps[0].max(initial=0.0) <= p.foreground_threshold - _ROUNDING:
         return np.zeros(maps[0].shape, np.uint32)
 
-    inside = _smooth(maps[0], p.foreground_smoothing) > p.foreground_threshold
-    near_center = _smooth(maps[1], p.distance_smoothing) < p.center_threshold
+    signal = _smooth(maps[0], p.foreground_smoothing)
+    center = _smooth(maps[1], p.distance_smoothing)
     ridge = _smooth(maps[2], p.distance_smoothing)
-    seeds = label(inside & near_center & (ridge < p.boundary_threshold))
-    return _drop_small(watershed(ridge, seeds.astype(np.uint32), mask=inside), p.min_size)
+    inside = signal > p.foreground_threshold
+    seeds = label(inside & (center < p.center_threshold) & (ridge < p.boundary_threshold))
+    labels = watershed(ridge, seeds.astype(np.uint32), mask=inside)
+    return _drop_doubtful(labels, signal, center, p)
 
 
 def _smooth(image: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     return gaussian_smoothing(image, sigma) if sigma > 0 else image
 
 
-def _drop_small(labels: NDArray[np.uint32], min_size: int) -> NDArray[np.uint32]:
-    """Remove objects of fewer than `min_size` pixels and close the gaps in numbering."""
-    if min_size <= 1:
+def _drop_doubtful(
+    labels: NDArray[np.uint32],
+    signal: NDArray[np.float32],
+    center: NDArray[np.float32],
+    p: AisParameters,
+) -> NDArray[np.uint32]:
+    """Remove what is too small or too uncertain and close the gaps in numbering."""
+    if p.min_size <= 1 and p.min_foreground <= 0 and p.max_center >= 1:
         return labels  # every label holds at least its seed
-    return select(labels, np.bincount(labels.ravel()) >= min_size)
+    flat = labels.ravel()
+    size = np.bincount(flat)
+    keep = size >= p.min_size
+    if p.min_foreground > 0:
+        keep &= np.bincount(flat, signal.ravel()) >= p.min_foreground * size
+    if p.max_center < 1:
+        deepest = np.full(len(size), np.inf, np.float32)
+        np.minimum.at(deepest, flat, center.ravel())
+        keep &= deepest <= p.max_center
+    return select(labels, keep)
 
 
 def select(labels: NDArray[np.unsignedinteger[Any]], keep: NDArray[np.bool_]) -> NDArray[np.uint32]:

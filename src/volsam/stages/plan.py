@@ -14,7 +14,7 @@ from volsam.config import Region
 from volsam.errors import VolsamError
 from volsam.geometry import Box
 from volsam.models.names import resolve
-from volsam.segment.ais import in_pixels
+from volsam.segment.ais import in_pixels, of_stacks
 from volsam.stages.forecast import TIMED_FROM, Forecast, forecast
 from volsam.stages.ingest import image_layout, warnings_of
 from volsam.stages.propagate import check_prompted, prompted_arguments
@@ -122,7 +122,7 @@ class Plan(Stage[None]):
             scale=scale,
             model=name,
             model_hash=self.inputs[kind][1] if model is None else model.hash,
-            ais=self._ais(model, scale),
+            ais=self._ais(model, scale, info),
             normalisation=normalisation,
             threshold=threshold,
             mask=self._labels("mask", self.sample.mask, self.sample.mask_key, info),
@@ -293,7 +293,9 @@ class Plan(Stage[None]):
         open_fitting(role, arguments, image.shape, numbered=role != "mask")
         return arguments
 
-    def _ais(self, model: Model | None, scale: float) -> dict[str, float]:
+    def _ais(self, model: Model | None, scale: float, info: VolumeInfo) -> dict[str, float]:
         """The model's tuned values, lengths and areas turned into pixels of the image."""
         tuned = dict(model.ais) if model else {}
+        if info.shape[0] > (info.frames or 1):
+            tuned = of_stacks(tuned)
         return in_pixels(tuned, scale) if self.config.compute.compat == "none" else tuned

@@ -2,7 +2,8 @@
 
 ``python -m volsam.train.evaluate_embedded --data ../shared/data`` prints the table of the model
 card. Thresholds are never tuned on these images: the network's come with the model, the classical
-baseline's are found on the same held-out training images.
+baseline's are found on held-out training images. With ``--tune`` the network's are first searched
+on all training images and noted in ``model.json``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from volsam.train.data import Example, hold_out, load_dsb2018
 from volsam.train.duplicates import near_duplicates
 from volsam.train.predict import predict_maps
 from volsam.train.publish import load_run
-from volsam.train.tune import mean_scores, segment_maps
+from volsam.train.tune import mean_scores, segment_maps, tune_ais
 
 Segment = Callable[[NDArray[np.float32]], NDArray[Any]]
 MODEL = "embedded model"
@@ -41,6 +43,22 @@ def model_segmenter(folder: Path) -> Segment:
         return lambda image: segment_maps(predict_maps(network, image), parameters)
     model = load_model(str(folder / "model.json"))
     return lambda image: segment_maps(predict_image(model, image), parameters)
+
+
+def tune(data: Path, folder: Path, workers: int = 1) -> dict[str, float]:
+    """Search the thresholds on all training images, note them, and return the scores there."""
+    path = folder / "model.json"
+    description = json.loads(path.read_text())
+    model, images = load_model(str(path)), load_dsb2018(data, "train")
+    found, scores = tune_ais(
+        [predict_image(model, example.image) for example in images],
+        [example.labels for example in images],
+        start=AisParameters(**description["ais"]),
+        workers=workers,
+    )
+    description["ais"] = asdict(found)
+    path.write_text(json.dumps(description, indent=2) + "\n")
+    return {"n": len(images), **scores}
 
 
 def classical_segmenter(tuning: Sequence[Example]) -> Segment:
@@ -109,10 +127,13 @@ def main() -> None:
         help="another published model for the same table",
     )
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--tune", action="store_true", help="search thresholds on training images")
     parser.add_argument("--record", action="store_true", help="note the scores in model.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     others = {name: Path(folder) for name, folder in (o.split("=", 1) for o in arguments.compare)}
+    if arguments.tune:
+        print(tune(arguments.data, arguments.model, arguments.threads))
     rows = evaluate(arguments.data, {MODEL: arguments.model, **others})
     print(table(rows))
     if arguments.record:

@@ -24,12 +24,21 @@ def mean_scores(predictions: Sequence[NDArray[Any]], truths: Sequence[Labels]) -
 
 
 def tune_ais(
-    maps: Sequence[Maps], truths: Sequence[Labels], rounds: int = 2
+    maps: Sequence[Maps],
+    truths: Sequence[Labels],
+    rounds: int = 2,
+    *,
+    start: AisParameters | None = None,
+    workers: int = 1,
 ) -> tuple[AisParameters, dict[str, float]]:
-    """Search the parameters coordinate by coordinate; return the best and its scores."""
-    start = asdict(AisParameters())
-    evaluator = AisEvaluator(maps, truths)
-    found = search(evaluator, AIS_GRID, exhaustive=False, rounds=rounds, start=start)
+    """Search the parameters coordinate by coordinate; return the best and its scores.
+
+    With several `workers` these are processes, and the caller needs its ``__main__`` guard.
+    """
+    evaluator, first = AisEvaluator(maps, truths), asdict(start or AisParameters())
+    found = search(
+        evaluator, AIS_GRID, exhaustive=False, rounds=rounds, start=first, workers=workers
+    )
     return ais_parameters(found.best), found.scores
 
 
