@@ -86,9 +86,10 @@ def in_pixels(values: Mapping[str, float], scale: float) -> dict[str, float]:
 
 
 def of_stacks(values: Mapping[str, float]) -> dict[str, float]:
-    """Parameters tuned on images, for the slices of a stack: without the judgement of single objects.
+    """Parameters tuned on images, for stacks and sequences: without the judgement of single objects.
 
-    There an object's fragments vouch for each other; its dim first and last ones would be dropped.
+    There an object's fragments vouch for each other. The dim first and last ones would be dropped, and
+    so would an object that a frame shows badly.
     """
     return {name: v for name, v in values.items() if name not in ("min_foreground", "max_center")}
 

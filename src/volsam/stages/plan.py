@@ -296,6 +296,6 @@ class Plan(Stage[None]):
     def _ais(self, model: Model | None, scale: float, info: VolumeInfo) -> dict[str, float]:
         """The model's tuned values, lengths and areas turned into pixels of the image."""
         tuned = dict(model.ais) if model else {}
-        if info.shape[0] > (info.frames or 1):
+        if info.shape[0] > 1:  # slices, or frames
             tuned = of_stacks(tuned)
         return in_pixels(tuned, scale) if self.config.compute.compat == "none" else tuned
