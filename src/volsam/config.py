@@ -170,9 +170,8 @@ class Ais(Section):
     min_size: int | None = Field(default=None, ge=0)
     """Fragments of fewer pixels are dropped."""
     min_foreground: Fraction | None = None
-    """Fragments are dropped whose mean predicted foreground is below this; 0 keeps all. In stacks
-    and sequences, where fragments are of larger objects, the model's own value does not count, nor does
-    that of the next key."""
+    """Fragments of a lower mean predicted foreground are dropped; 0 keeps all. In stacks and sequences
+    the model's own value does not count, nor that of the next key: fragments are parts there."""
     max_center: Fraction | None = None
     """Fragments are dropped whose least predicted centre distance is above this; 1 keeps all."""
 

@@ -16,7 +16,9 @@ from volsam.models import load_model
 JUDGED = ("min_foreground", "max_center")
 
 
-def parameters(folder: Path, axes: str, region: Any = None, **ais: float) -> Any:
+def parameters(
+    folder: Path, axes: str, region: Any = None, compat: str = "none", **ais: float
+) -> Any:
     """What stage `segment` works with for an image of these axes, three planes if more than one."""
     image = np.random.default_rng(0).integers(0, 2**16, (3, 64, 64), dtype=np.uint16)
     image = {"yx": image[0], "zyx": image, "tyx": image, "tzyx": image[:, None].repeat(2, 1)}[axes]
@@ -25,6 +27,7 @@ def parameters(folder: Path, axes: str, region: Any = None, **ais: float) -> Any
     sample["voxel_size"] = {"z": 1, "y": 1, "x": 1} if "z" in axes else {"y": 1, "x": 1}
     task = "track" if "t" in axes else "segment"
     data = {"results": str(folder / "results"), "task": task, "model": "embedded", "ais": ais}
+    data["compute"] = {"compat": compat}
     data["samples"] = {scenes.SAMPLE: sample}
     scenes.run_pipeline(data, stages=("ingest", "plan"))
     return scenes.make_stage(validate(data), "segment").parameters  # type: ignore[attr-defined]
@@ -50,3 +53,7 @@ def test_one_slice_of_a_stack_is_of_a_stack(tmp_path: Path) -> None:
 def test_what_is_stated_counts_in_a_stack_too(tmp_path: Path) -> None:
     found = parameters(tmp_path, "zyx", min_foreground=0.6)
     assert (found.min_foreground, found.max_center) == (0.6, 1)
+
+
+def test_as_micro_sam_no_object_is_judged(tmp_path: Path) -> None:
+    assert parameters(tmp_path, "yx", compat="micro-sam").max_center == 1

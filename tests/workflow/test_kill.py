@@ -24,7 +24,7 @@ from flow import Workflow
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 WORKERS = 2
-KILLS = 10  # in each of the two tests
+KILLS = 10  # in each of the three tests
 PATIENCE = 400.0
 
 

@@ -7,7 +7,8 @@ foreground. The method is that of micro-sam (Archit et al. 2025, https://doi.org
 
 Invariants
 ----------
-- On one untiled image the labels are pixel-identical to micro-sam's serial
+- On one untiled image, where no object is judged (`min_foreground` 0, `max_center` 1), the labels
+  are pixel-identical to micro-sam's serial
   ``InstanceSegmentationWithDecoder.generate``. The filters and the watershed are therefore those of
   bioimage-cpp: its watershed sorts heights into 65 536 levels of the image's value range and floods
   ties last-in-first-out, so that neither another library nor a crop of the same map would agree
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from bioimage_cpp.filters import gaussian_smoothing
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 
 from volsam.errors import VolsamError
 
+Value = TypeVar("Value")
 _ROUNDING = 1e-5  # a float32 Gaussian average may exceed its largest input by this much, generously
 
 
@@ -85,7 +87,7 @@ def in_pixels(values: Mapping[str, float], scale: float) -> dict[str, float]:
     return found
 
 
-def of_stacks(values: Mapping[str, float]) -> dict[str, float]:
+def of_stacks(values: Mapping[str, Value]) -> dict[str, Value]:
     """Parameters tuned on images, for stacks and sequences: without the judgement of single objects.
 
     There an object's fragments vouch for each other. The dim first and last ones would be dropped, and

@@ -294,8 +294,8 @@ class Plan(Stage[None]):
         return arguments
 
     def _ais(self, model: Model | None, scale: float, info: VolumeInfo) -> dict[str, float]:
-        """The model's tuned values, lengths and areas turned into pixels of the image."""
-        tuned = dict(model.ais) if model else {}
-        if info.shape[0] > 1:  # slices, or frames
+        """The model's tuned values that count here, in pixels of the image."""
+        tuned, ours = dict(model.ais) if model else {}, self.config.compute.compat == "none"
+        if info.shape[0] > 1 or not ours:  # slices or frames; micro-sam judges no object
             tuned = of_stacks(tuned)
-        return in_pixels(tuned, scale) if self.config.compute.compat == "none" else tuned
+        return in_pixels(tuned, scale) if ours else tuned

@@ -41,7 +41,7 @@ from volsam.models.registry import file_hash
 from volsam.models.store import ModelStore
 from volsam.models.version import Version
 from volsam.paths import write_json
-from volsam.segment.ais import grid_in_pixels, in_pixels
+from volsam.segment.ais import grid_in_pixels, in_pixels, of_stacks
 from volsam.train.adapt import adapt, additions, merge, restrict
 from volsam.train.crops import Crop, crop, reduce
 from volsam.train.data import Example
@@ -269,7 +269,7 @@ def _describe(
         normalisation="percentile",
         diameter=round(float(np.median(diameters)) * settings.scale, 1),
         pixel_size=source.pixel_size,
-        ais=source.ais,
+        ais=of_stacks(source.ais),
         encoder=source.encoder,
         decoder=source.decoder,
         prompts=source.prompts,
@@ -299,6 +299,7 @@ def tune(
     """AIS parameters with the best mean segmentation accuracy, and how they were found.
 
     The search is in pixels of the images, what is found in pixels of the network, as `Model.ais` is.
+    Single objects are not judged: most images are slices of stacks, where that would not count.
     """
     maps = []
     for number, pair in enumerate(images, start=1):
@@ -306,9 +307,9 @@ def tune(
         if told:
             told("predict", number, len(images))
     evaluator = AisEvaluator(maps, [p.labels for p in images], [p.ignore for p in images])
-    start = asdict(ais_parameters(in_pixels(model.ais, scale)))
+    start = asdict(ais_parameters(in_pixels(of_stacks(model.ais), scale)))
     heard = partial(told, "search parameters") if told else None
-    grid = grid_in_pixels(AIS_GRID, scale)
+    grid = grid_in_pixels(of_stacks(AIS_GRID), scale)
     found = search(evaluator, grid, exhaustive=False, start=start, progress=heard)
     return in_pixels(found.best, 1 / scale), {"images": len(images), **found.scores}
 
@@ -345,11 +346,14 @@ def scores(
 
 
 def _load_parent(parent: str, allow_pickle: bool) -> tuple[Model, bool]:
-    """The parent as it is used, and whether it can segment automatically."""
+    """The parent as it is compared, see `tune`, and whether it can segment automatically."""
     try:
-        return load_model(parent, allow_pickle=allow_pickle), True
+        model, automatic = load_model(parent, allow_pickle=allow_pickle), True
     except VolsamError:
-        return load_model(parent, need_decoder=False, allow_pickle=allow_pickle), False
+        model = load_model(parent, need_decoder=False, allow_pickle=allow_pickle)
+        automatic = False
+    model.ais = of_stacks(model.ais)
+    return model, automatic
 
 
 @contextlib.contextmanager
