@@ -325,17 +325,19 @@ def test_thresholds_are_tuned_in_pixels_of_the_network(monkeypatch: pytest.Monke
 
     def search(evaluator, grid, **options):  # type: ignore[no-untyped-def]
         asked.append((grid, options["start"]))
-        best = {name: values[-1] for name, values in grid.items()}
-        return SimpleNamespace(best=best, scores={})
+        end = -1 if len(asked) == 1 else 0
+        best = {name: values[end] for name, values in grid.items()}
+        return SimpleNamespace(best=best, scores={"mSA": 0.5 - 0.1 * len(asked)})
 
     monkeypatch.setattr(train_run, "search", search)
     ais = {"min_size": 30, "distance_smoothing": 1.2, "min_foreground": 0.8, "max_center": 0.3}
     model = SimpleNamespace(ais=ais)
     pair = Pair("one", np.zeros((64, 64), np.float32), labels)
     found, _ = train_run.tune(model, [pair], 0.5)  # type: ignore[arg-type]
-    grid, start = asked[0]
+    (grid, start), (_, other) = asked
     assert (start["min_size"], start["distance_smoothing"]) == (120, 2.4)
     assert (start["min_foreground"], start["max_center"]) == (0, 1)  # single objects are not judged
+    assert (other["min_size"], other["distance_smoothing"]) == (0, 3.2)
     largest = {name: values[-1] for name, values in train_run.AIS_GRID.items()}
     assert grid["min_size"][-1] == 4 * largest["min_size"]
     assert found == largest

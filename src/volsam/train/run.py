@@ -299,7 +299,8 @@ def tune(
     """AIS parameters with the best mean segmentation accuracy, and how they were found.
 
     The search is in pixels of the images, what is found in pixels of the network, as `Model.ais` is.
-    Single objects are not judged: most images are slices of stacks, where that would not count.
+    Single objects are not judged: most images are slices of stacks, where that would not count. The
+    search climbs from the model's values and from the defaults: other objects may have another summit.
     """
     maps = []
     for number, pair in enumerate(images, start=1):
@@ -307,10 +308,13 @@ def tune(
         if told:
             told("predict", number, len(images))
     evaluator = AisEvaluator(maps, [p.labels for p in images], [p.ignore for p in images])
-    start = asdict(ais_parameters(in_pixels(of_stacks(model.ais), scale)))
     heard = partial(told, "search parameters") if told else None
     grid = grid_in_pixels(of_stacks(AIS_GRID), scale)
-    found = search(evaluator, grid, exhaustive=False, start=start, progress=heard)
+    summits = []
+    for values in (of_stacks(model.ais), {}):
+        start = asdict(ais_parameters(in_pixels(asdict(ais_parameters(values)), scale)))
+        summits.append(search(evaluator, grid, exhaustive=False, start=start, progress=heard))
+    found = max(summits, key=lambda summit: summit.scores["mSA"])
     return in_pixels(found.best, 1 / scale), {"images": len(images), **found.scores}
 
 
