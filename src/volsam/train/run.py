@@ -310,10 +310,11 @@ def tune(
     evaluator = AisEvaluator(maps, [p.labels for p in images], [p.ignore for p in images])
     heard = partial(told, "search parameters") if told else None
     grid = grid_in_pixels(of_stacks(AIS_GRID), scale)
-    summits = []
-    for values in (of_stacks(model.ais), {}):
-        start = asdict(ais_parameters(in_pixels(asdict(ais_parameters(values)), scale)))
-        summits.append(search(evaluator, grid, exhaustive=False, start=start, progress=heard))
+    own, default = (asdict(ais_parameters(values)) for values in (of_stacks(model.ais), {}))
+    summits = [
+        search(evaluator, grid, exhaustive=False, start=in_pixels(start, scale), progress=heard)
+        for start in ([own] if own == default else [own, default])
+    ]
     found = max(summits, key=lambda summit: summit.scores["mSA"])
     return in_pixels(found.best, 1 / scale), {"images": len(images), **found.scores}
 
