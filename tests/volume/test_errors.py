@@ -13,7 +13,7 @@ import zarr
 
 from volsam.errors import VolsamError
 from volsam.geometry import Box
-from volsam.volume.checks import check_finite, missing_chunks, open_fitting
+from volsam.volume.checks import check_finite, open_fitting
 from volsam.volume.source import labels_arguments, open_volume
 
 IMAGE = np.random.default_rng(0).integers(0, 60000, (6, 32, 40), np.uint16)
@@ -172,20 +172,6 @@ def test_corrupt_chunk(tmp_path: Path, write_ome_zarr) -> None:
     volume = open_volume(path)
     volume.read(Box((0, 0, 0), (6, 8, 8)))
     refused(lambda: volume.read(Box.of((6, 32, 40))), "z 0–5", "damaged")
-
-
-@pytest.mark.parametrize("shards", [None, (8, 16, 16)])
-def test_missing_chunks_are_counted(tmp_path: Path, shards) -> None:
-    root = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=3)
-    array = root.create_array(
-        "raw", shape=IMAGE.shape, dtype=IMAGE.dtype, chunks=(8, 8, 8), shards=shards
-    )
-    array[...] = IMAGE
-    volume = open_volume(tmp_path / "a.zarr", key="raw", axes="zyx")
-    assert missing_chunks(volume) == 0
-    (tmp_path / "a.zarr" / "raw" / "c" / "0" / "1" / "1").unlink()
-    assert missing_chunks(volume) == 1
-    assert not volume.read(Box((0, 17, 17), (6, 24, 24)))[:, :, :8].all() or shards is None
 
 
 def test_unsupported_types(tmp_path: Path) -> None:

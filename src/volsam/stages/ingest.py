@@ -5,7 +5,6 @@ A block is a whole number of shards of one level; coarser levels are means of th
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +14,7 @@ from typing import Any
 
 from volsam.blocks.stage import Attempt, Block, Job, Stage
 from volsam.errors import VolsamError
-from volsam.volume.checks import missing_chunks
+from volsam.volume.chunks import check_chunks
 from volsam.volume.frames import stack_unit
 from volsam.volume.info import VolumeInfo, require_voxel_size
 from volsam.volume.ingest import create_image, plan_ingest, write_image_block
@@ -27,17 +26,9 @@ from volsam.volume.store import sweep_partial
 
 
 def warnings_of(volume: Volume) -> list[str]:
-    """What a user should know of an input, one sentence each."""
-    found = list(volume.info.warnings)
-    if missing := missing_chunks(volume):
-        array: Any = volume.array
-        stored = array.shards or array.chunks
-        total = math.prod(math.ceil(n / s) for n, s in zip(array.shape, stored, strict=True))
-        found.append(
-            f"{missing} of {total} chunks of {volume.info.path} are missing and read as "
-            f"{array.fill_value}."
-        )
-    return found
+    """What a user should know of an input, one sentence each; a lost chunk is refused."""
+    told = check_chunks(volume)
+    return [*volume.info.warnings, *([told] if told else [])]
 
 
 def image_path(image: Mapping[str, Any]) -> Path:

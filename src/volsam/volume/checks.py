@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,25 +9,6 @@ import numpy as np
 
 from volsam.errors import VolsamError
 from volsam.volume.source import Volume, open_volume
-
-
-def missing_chunks(volume: Volume) -> int:
-    """Chunks of a Zarr array on disk that are absent and therefore read as the fill value.
-
-    Zarr leaves out empty chunks, so a number above 0 is no fault by itself. It counts shards where
-    there are any, over all channels and time points, and is 0 for other formats. Lists the array's
-    folder once.
-    """
-    if not volume.info.format.startswith(("ome-zarr", "zarr")):
-        return 0
-    import zarr
-
-    array = volume.array
-    assert isinstance(array, zarr.Array)
-    stored = array.shards or array.chunks
-    total = math.prod(math.ceil(n / s) for n, s in zip(array.shape, stored, strict=True))
-    per_shard = math.prod(s // c for s, c in zip(stored, array.chunks, strict=True))
-    return total - array.nchunks_initialized // per_shard
 
 
 def check_finite(block: np.ndarray, start: Sequence[int] = (0, 0, 0), path: str = "image") -> None:

@@ -113,6 +113,14 @@ class Volume:
         """Voxels of all channels, (c, z, y, x) in the stored dtype."""
         return np.ascontiguousarray(self._read(box, slice(0, self.info.channels)))
 
+    @property
+    def reach(self) -> dict[str, slice]:
+        """The part of each axis of the stored array, in its order, that `read` can reach."""
+        t = self._timepoint
+        chosen = {"c": self._used} | ({} if t == ALL else {"t": slice(t, t + 1)})
+        shape = zip(self._axes.letters, self._axes.shape, strict=True)
+        return {a: chosen.get(a, slice(0, n)) for a, n in shape}
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process as the arguments of `open_volume`, never as voxels."""
         return _reopen, (self._arguments,)
