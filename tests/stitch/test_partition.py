@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +44,21 @@ def _random(seed: int, depth: int = 12) -> tuple[Fragments, np.ndarray]:
                     u, v, [dz] * n, rng.integers(1, 100, n), [100] * n, [100] * n, strict=True
                 )
     return Fragments.from_counts(counts, size), np.array(rows, OVERLAP_DTYPE)
+
+
+def test_more_tables_than_a_process_may_open(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    paths = [tmp_path / f"{number}.parquet" for number in range(100)]
+    for number, path in enumerate(paths):
+        pq.write_table(to_table(_rows((number, number + 1, 1, 50))), path)
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 20, hard)
+    )
+    try:
+        edges = Edges.from_parquet(paths, 101)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert edges.u.tolist() == list(range(100))
 
 
 def test_result_does_not_depend_on_order_or_files(tmp_path: Path) -> None:

@@ -126,27 +126,28 @@ class Edges:
 
     @classmethod
     def from_parquet(cls, paths: Iterable[Path], n_fragments: int) -> Edges:
-        """Edges from overlap tables, one row group in memory at a time, sorted.
+        """Edges from overlap tables, one row group of one open file at a time, sorted.
 
         Raises
         ------
         VolsamError
             If a table lacks a column or names a fragment that does not exist.
         """
-        files = [pq.ParquetFile(path) for path in paths]
-        edges = cls.empty(sum(f.metadata.num_rows for f in files), n_fragments)
+        paths = list(paths)
+        # A process may open some thousand files at most, and there is one of each block.
+        edges = cls.empty(sum(pq.read_metadata(path).num_rows for path in paths), n_fragments)
         names: Sequence[str] = OVERLAP_DTYPE.names or ()
         start = 0
-        for file in files:
-            if missing := set(names) - set(file.schema_arrow.names):
-                raise VolsamError(
-                    f"An overlap table lacks columns {sorted(missing)}; rerun the segment stage."
-                )
-            for batch in file.iter_batches(columns=list(names)):
-                stop = start + batch.num_rows
-                edges._fill(slice(start, stop), {n: batch.column(n).to_numpy() for n in names})
-                start = stop
-            file.close()
+        for path in paths:
+            with pq.ParquetFile(path) as file:
+                if missing := set(names) - set(file.schema_arrow.names):
+                    raise VolsamError(
+                        f"An overlap table lacks columns {sorted(missing)}; rerun the segment stage."
+                    )
+                for batch in file.iter_batches(columns=list(names)):
+                    stop = start + batch.num_rows
+                    edges._fill(slice(start, stop), {n: batch.column(n).to_numpy() for n in names})
+                    start = stop
         if len(edges) and int(edges.v.max()) >= n_fragments:
             raise VolsamError(
                 f"An overlap table names fragment {int(edges.v.max())} but there are only "
