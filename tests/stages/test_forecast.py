@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import zarr
 from volsam.config import Compute, validate
 from volsam.errors import VolsamError
 from volsam.stages.forecast import Forecast
+from volsam.stages.runplan import RunPlan
 
 SMALL = Forecast(
     tiles=1,
@@ -81,3 +82,19 @@ def test_files_and_bytes_of_the_copy(tmp_path: Path, axes: str, task: str, versi
     )
     assert in_place.copy_bytes == 0
     assert before.files - in_place.files == len(names)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_blocks_and_tiles_are_those_of_the_stages(seed: int) -> None:
+    """They are counted without a look at each, of which there may be millions."""
+    rng = np.random.default_rng(seed)
+    z, y, x = (int(n) for n in rng.integers(1, [12, 200, 200]))
+    start = [int(rng.integers(0, n)) for n in (z, y, x)]
+    stop = [int(rng.integers(a + 1, n + 1)) for a, n in zip(start, (z, y, x), strict=True)]
+    data = {field.name: None for field in fields(RunPlan)}
+    data |= {"shape": (z, y, x), "voxel_size": (), "translation": (), "factors": ()}
+    data |= {"region": (start, stop), "tile": int(rng.integers(16, 60)), "halo": 8}
+    data |= {"block_slices": int(rng.integers(1, 6)), "block_tiles": int(rng.integers(1, 4))}
+    plan = RunPlan.from_json(data)
+    tiles = [len(list(plan.tiles(block))) for block in plan.tile_blocks()]
+    assert plan.counts() == (len(tiles), sum(tiles))

@@ -167,8 +167,7 @@ def forecast(
     enlarged : float
         See `Forecast`.
     """
-    counts = [sum(1 for _ in plan.tiles(block)) for block in plan.tile_blocks()]
-    blocks, tiles = len(counts), sum(counts)
+    blocks, tiles = plan.counts()
     outer = plan.grid.outer_size
     block_pixels = plan.block_slices * (plan.block_tiles * outer) ** 2
     # Image, labels as written, labels by tile and a copy while compressing.

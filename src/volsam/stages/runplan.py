@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from math import ceil
+from math import ceil, prod
 from typing import Any
 
 from volsam.blocks.stage import Block, Job
@@ -177,6 +177,16 @@ class RunPlan:
         return (
             Block(index, box) for index, box in split(extent, size) if box.intersect(wanted).size
         )
+
+    def counts(self) -> tuple[int, int]:
+        """Blocks and tiles that meet the region, without a look at each."""
+        starts, stops = self.region
+        sizes = (1, self.tile, self.tile)
+        first = [a // n for a, n in zip(starts, sizes, strict=True)]
+        last = [ceil(b / n) for b, n in zip(stops, sizes, strict=True)]
+        block = (self.block_slices, self.block_tiles, self.block_tiles)
+        blocks = prod(ceil(b / n) - a // n for a, b, n in zip(first, last, block, strict=True))
+        return blocks, prod(b - a for a, b in zip(first, last, strict=True))
 
     def tiles(self, block: Block) -> Iterator[tuple[int, int]]:
         """(slice, tile number) of a block's tiles that meet the region, in id order."""
