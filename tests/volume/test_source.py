@@ -124,6 +124,21 @@ def test_plain_arrays_any_order(tmp_path_factory, axes: str, container: str, dty
     assert require_voxel_size(volume.info) == (3, 1, 1)
 
 
+def test_chunks_are_not_listed_to_open_an_array(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They lie beside the metadata, and there may be millions."""
+    image = numbers("zyx")
+    zarr.create_array(tmp_path / "a", data=image, chunks=(1, 2, 2), zarr_format=2)
+
+    def listed(path: Path) -> None:
+        raise AssertionError(f"{path} is listed")
+
+    monkeypatch.setattr(Path, "iterdir", listed)
+    monkeypatch.setattr("os.scandir", listed)
+    assert np.array_equal(open_volume(tmp_path / "a", axes="zyx").read(Box.of(image.shape)), image)
+
+
 def test_zarr_array_at_root(tmp_path: Path) -> None:
     image = numbers("zyx")
     for version in (2, 3):

@@ -20,7 +20,9 @@ Floats = npt.NDArray[np.float32]
 
 
 class TileReader:
-    """Tiles of one volume, for one block at a time.
+    """Tiles of one volume, for one block after the other.
+
+    A worker keeps its reader: to open a file again for each block can cost as much as the file is long.
 
     Parameters
     ----------
@@ -51,6 +53,7 @@ class TileReader:
 
     def prefetch(self, cover: Box) -> None:
         """Read the image (or predictions) of a block once; reads inside it come from memory."""
+        self._cache = self._maps = None  # two blocks are never in memory
         box = cover.intersect(Box.of(self.plan.shape))
         if self.plan.predictions is not None:
             self._maps = (box, self.predicted.read_channels(box))

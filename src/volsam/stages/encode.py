@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -121,6 +121,10 @@ class Encode(Stage[Embeddings]):
         """The network."""
         return model_of(self.plan)
 
+    @cached_property
+    def _reader(self) -> TileReader:
+        return TileReader(self.plan)
+
     def blocks(self) -> Iterator[Block]:
         return self.plan.tile_blocks()
 
@@ -136,7 +140,7 @@ class Encode(Stage[Embeddings]):
     def compute(self, block: Block, attempt: Attempt) -> Embeddings:
         from volsam.segment.predict import embed_tiles
 
-        reader = TileReader(self.plan)
+        reader = self._reader
         reader.prefetch(self.plan.outer_cover(block))
         tiles = [tile for tile in self.plan.tiles(block) if not reader.is_empty(*tile)]
         size = attempt.batch or self.batch

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -66,22 +67,23 @@ class Evaluate(TabledStage[Contingency]):
         super().__init__(job)
         self.store = written_labels(job)
 
+    @cached_property
     def truth(self) -> Volume:
-        """The true labels."""
+        """The true labels; opened once by a worker, since a folder of TIFFs is read file by file."""
         return open_truth(self.sample, self.plan.shape, self.plan.frames)
 
     def blocks(self) -> Iterator[Block]:
-        self.truth()
+        extent = Box.of(self.truth.info.shape)  # which is that of the image, or is refused
         return (
             Block(index, box)
-            for index, box in split(Box.of(self.plan.shape), BLOCK)
+            for index, box in split(extent, BLOCK)
             if box.intersect(self.plan.region_box).size
         )
 
     def compute(self, block: Block, attempt: Attempt) -> Contingency:
         box = block.box.intersect(self.plan.region_box)
         labels = np.asarray(open_level(self.store, NAME, 0, "r")[box.slices])
-        truth = self.truth().read(box)
+        truth = self.truth.read(box)
         if self.plan.frames is not None:
             truth = one_id_per_frame(truth, box.start[0], self.plan.depth)
         return Contingency.of(labels, truth)
@@ -101,7 +103,7 @@ class Evaluate(TabledStage[Contingency]):
                 f"{region.size} voxels; set evaluate.baseline: false or choose a region."
             )
         image = open_volume(**self.plan.image).read(region)
-        truth = self.truth().read(region)
+        truth = self.truth.read(region)
         _, _, scores = tuned_watershed(image, truth, self.plan.voxel_size)
         return {"name": "Otsu and distance watershed, best of its settings", **scores}
 

@@ -8,6 +8,7 @@ be those of tracks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,11 @@ class Number(TabledStage[Pairs]):
         if self.plan.prompted:
             self.upstream = ("plan", "propagate")
 
+    @cached_property
+    def volume(self) -> Volume:
+        """The labels; opened once by a worker, since a folder of TIFFs is read file by file."""
+        return segmentation(self.plan)
+
     def blocks(self) -> Iterator[Block]:
         for index, box in split_frames(self.plan.shape, self.plan.depth, BLOCK):
             if box.intersect(self.plan.region_box).size:
@@ -50,7 +56,7 @@ class Number(TabledStage[Pairs]):
 
     def compute(self, block: Block, attempt: Attempt) -> Pairs:
         box = block.box.intersect(self.plan.region_box)
-        labels = segmentation(self.plan).read(box)
+        labels = self.volume.read(box)
         if labels.dtype.kind == "i" and labels.min() < 0:
             raise VolsamError(
                 f"{(self.plan.segmentation or {})['path']} holds negative labels; give object numbers "

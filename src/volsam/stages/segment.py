@@ -74,6 +74,10 @@ class Segment(Stage[Labels]):
         stated = self.config.ais.model_dump(exclude_none=True)
         return AisParameters(**{**self.plan.ais, **stated})
 
+    @cached_property
+    def _reader(self) -> TileReader:
+        return TileReader(self.plan)
+
     def blocks(self) -> Iterator[Block]:
         return self.plan.tile_blocks()
 
@@ -84,7 +88,7 @@ class Segment(Stage[Labels]):
         FragmentStore(self.paths, self.plan).sweep()
 
     def compute(self, block: Block, attempt: Attempt) -> Labels:
-        reader = TileReader(self.plan)
+        reader = self._reader
         reader.prefetch(self.plan.outer_cover(block))
         tiles = [tile for tile in self.plan.tiles(block) if not reader.is_empty(*tile)]
         predict = predictor(self.plan, reader, self.paths.embeddings if self._stored else None)

@@ -296,14 +296,14 @@ def _find_reader(path: Path) -> Any:
         raise VolsamError(f"There is nothing at {path}; check the path.")
     try:
         if path.is_dir():
-            names = {p.name for p in path.iterdir()}
-            if names & {"zarr.json", ".zattrs", ".zgroup", ".zarray"}:
+            # Not by a listing: beside an array's metadata may lie millions of chunks.
+            if any((path / n).exists() for n in ("zarr.json", ".zattrs", ".zgroup", ".zarray")):
                 from volsam.volume.read_zarr import open_zarr
 
                 return open_zarr
             from volsam.volume.read_tiff import is_tiff_name, open_folder
 
-            if any(is_tiff_name(n) for n in names):
+            if any(is_tiff_name(p.name) for p in path.iterdir()):
                 return open_folder
             raise VolsamError(
                 f"The folder {path} holds neither Zarr metadata nor TIFF files; "
