@@ -241,6 +241,14 @@ def test_ingest_blocks_are_whole_shards_and_cover_natural_reads(source) -> None:
     assert all(b.shape[1:] == (50, 70) for b in planes)
 
 
+def test_blocks_are_not_listed(tmp_path: Path) -> None:
+    """The driver never holds them, be they as many as here."""
+    zarr.create_array(tmp_path / "a", shape=(10**5,) * 3, chunks=(8, 64, 64), dtype="u1")
+    info = open_volume(tmp_path / "a", axes="zyx").info
+    for blocks in (plan_ingest(info, LAYOUT), pyramid.plan_level(zarr.open_array(tmp_path / "a"))):
+        assert next(iter(blocks))[0] == (0, 0, 0)
+
+
 def _with_chunks(info, chunks):
     from dataclasses import replace
 

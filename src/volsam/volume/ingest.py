@@ -8,7 +8,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import ceil, prod
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from volsam.volume.store import ZARR_FORMAT, check_own, discard, mark, writing
 _BLOCK_BYTES = 1 << 28
 
 
-def plan_ingest(info: VolumeInfo, layout: Layout) -> list[tuple[tuple[int, ...], Box]]:
+def plan_ingest(info: VolumeInfo, layout: Layout) -> Iterator[tuple[tuple[int, ...], Box]]:
     """Blocks of level 0, (grid index, zyx box), each a whole number of shards.
 
     A block grows in the plane towards what the file stores together (a compressed TIFF plane is
@@ -45,7 +45,7 @@ def plan_ingest(info: VolumeInfo, layout: Layout) -> list[tuple[tuple[int, ...],
             ):
                 break
             block[axis] = grown
-    return list(split_frames(info.shape, info.depth, block))
+    return split_frames(info.shape, info.depth, block)
 
 
 def copy_size(info: VolumeInfo, layout: Layout, factors: Sequence[ZYX]) -> tuple[int, int]:

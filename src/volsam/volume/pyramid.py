@@ -12,7 +12,7 @@ Invariants
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -91,7 +91,7 @@ def level_shape(shape: Sequence[int], factor: Sequence[int]) -> ZYX:
     return z, y, x
 
 
-def plan_level(array: Any) -> list[tuple[tuple[int, ...], Box]]:
+def plan_level(array: Any) -> Iterator[tuple[tuple[int, ...], Box]]:
     """Blocks of an array, (grid index, zyx box): one per shard (per chunk where there are none).
 
     `array` comes from `layout.open_image_level`: at least three axes, the last three zyx; each block
@@ -99,7 +99,7 @@ def plan_level(array: Any) -> list[tuple[tuple[int, ...], Box]]:
     """
     unit = tuple(array.shards or array.chunks)[-3:]
     shape = array.shape[-3:]
-    return list(split_frames(shape, getattr(array, "depth", shape[0]), unit))
+    return split_frames(shape, getattr(array, "depth", shape[0]), unit)
 
 
 def level_steps(factors: Sequence[ZYX]) -> list[ZYX]:
