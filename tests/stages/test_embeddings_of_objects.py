@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import scenes
@@ -15,7 +16,7 @@ from volsam.cli.clean import clean_sample
 from volsam.config import validate
 from volsam.errors import VolsamError
 from volsam.stages.link import Link
-from volsam.stages.tabled import columns, read_tables
+from volsam.stages.tabled import columns, read_file, read_tables, vectors
 from volsam.track.defaults import DEFAULTS
 
 SEQUENCE = ("ingest", "plan", "segment", "overlap", "partition", "label", "measure", "observe")
@@ -32,6 +33,15 @@ def frames() -> np.ndarray[Any, Any]:
             disc = np.hypot(rows - y - t, columns_ - x) <= 8 + n / 2
             frame[disc] += 300 + 100 * n + 20 * np.sin(rows[disc] * (1 + n) / 2)
     return stack.astype(np.uint16)
+
+
+def test_a_table_is_read_as_arrow_reads_it(tmp_path: Path) -> None:
+    long = np.arange(12.0).reshape(4, 3)
+    table = pa.table({"a": [1, 2, 3, 4], "v": vectors(long), "w": vectors(long), "b": ["x"] * 4})
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=3)
+    for without in ((), ("v",), ("a", "w")):
+        kept = [name for name in table.column_names if name not in without]
+        assert read_file(tmp_path / "t.parquet", without).equals(table.select(kept))
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from volsam.blocks.stage import Attempt, Block, Job
 from volsam.config import Sample
@@ -24,7 +23,7 @@ from volsam.evaluate.metrics import score
 from volsam.geometry import Box, split
 from volsam.paths import write_json
 from volsam.stages.label import NAME, written_labels
-from volsam.stages.tabled import TabledStage, columns, table_files
+from volsam.stages.tabled import TabledStage, columns, read_file, table_files
 from volsam.volume.checks import open_fitting
 from volsam.volume.labels import open_level
 from volsam.volume.source import Volume, labels_arguments, open_volume
@@ -109,7 +108,7 @@ class Evaluate(TabledStage[Contingency]):
 
     def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
         files = table_files(self.paths, self.name)
-        tables = (Contingency(**columns(pq.read_table(path))) for path in files)
+        tables = (Contingency(**columns(read_file(path))) for path in files)
         scores = {"truth": self.sample.truth, **score(Contingency.sum(tables))}
         if self.config.evaluate.baseline and self.plan.frames is None:
             scores["baseline"] = self._baseline()

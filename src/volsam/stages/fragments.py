@@ -29,7 +29,7 @@ import numpy.typing as npt
 from volsam.blocks.stage import Block
 from volsam.geometry import Box
 from volsam.paths import SamplePaths, replace, sweep
-from volsam.stages.tabled import vectors
+from volsam.stages.tabled import read_file, vectors
 from volsam.volume.store import writing
 
 if TYPE_CHECKING:
@@ -175,15 +175,16 @@ class FragmentStore:
 
         blocks = sorted(blocks, key=lambda block: block.box.start)  # in whatever order they started
         tiles = len(self.plan.grid)
-        # A block without tiles has no embeddings.
-        schema = pa.unify_schemas([pq.read_schema(self._table(block)) for block in blocks])
+        # A block without tiles has no embeddings. There are two schemas, however many blocks.
+        found = dict.fromkeys(pq.read_schema(self._table(block)) for block in blocks)
+        schema = pa.unify_schemas(list(found))
         counts = np.zeros(self.plan.shape[0] * tiles, np.int64)
 
         def join(path: Path) -> None:
             # Blocks of the same slices at a time, whose embeddings fit into memory.
             with pq.ParquetWriter(path, schema) as writer:
                 for _, slab in groupby(blocks, lambda block: block.box.start[0]):
-                    tables = [pq.read_table(self._table(block)) for block in slab]
+                    tables = [read_file(self._table(block)) for block in slab]
                     table = pa.concat_tables(
                         [schema.empty_table(), *tables], promote_options="default"
                     )
