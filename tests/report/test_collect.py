@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,14 @@ def test_torn_files_and_unfinished_stages(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_rate(records: list[dict], rate: str) -> None:
     assert summarise("overlap", {}, records).rate == rate
+
+
+def test_ledger_lines_are_not_held(tmp_path: Path) -> None:
+    """There may be a million, each of a kilobyte in memory."""
+    write_stage(tmp_path, "segment", None, [record(n, tiles=1) for n in range(10_000)])
+    tracemalloc.start()
+    (stage,) = collect(tmp_path).stages
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (stage.blocks, stage.rate) == (10_000, "0.5 tiles/s")
+    assert held < 2**20

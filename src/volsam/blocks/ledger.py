@@ -44,6 +44,11 @@ def read(path: Path) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]]]:
     return header, records
 
 
+def lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Lines of all finished blocks, one at a time, in the order in which they were finished."""
+    return (entry for entry, _ in islice(_entries(path), 1, None))
+
+
 def _entries(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
     """Whole lines, one at a time, and where each ends; stops at the first that is torn."""
     good = 0
@@ -132,4 +137,4 @@ class Ledger:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Lines of all finished blocks, in the order in which they were finished."""
-        return (entry for entry, _ in islice(_entries(self.path), 1, None))
+        return lines(self.path)

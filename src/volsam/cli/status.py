@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from volsam.blocks.lease import holder
-from volsam.blocks.ledger import read as read_ledger
+from volsam.blocks.ledger import lines
 from volsam.blocks.state import duration, read_state
 from volsam.errors import VolsamError
 from volsam.paths import SamplePaths
@@ -72,19 +72,22 @@ def statuses(results: Path) -> Iterator[StageStatus]:
 
 def _status(paths: SamplePaths, stage: str, held: bool) -> StageStatus | None:
     state = read_state(paths, stage)
-    _, records = read_ledger(paths.ledger(stage))
-    if not state and not records:
+    done, gpu_seconds = 0, 0.0
+    for record in lines(paths.ledger(stage)):
+        done += 1
+        gpu_seconds += record.get("seconds", 0.0) * record.get("gpus", 0)
+    if not state and not done:
         return None
     kind = str(state.get("state", "done"))
     if kind == "running" and not held:
         kind = "stopped"
-    blocks = int(state.get("blocks") or len(records))
+    blocks = int(state.get("blocks") or done)
     rate = left = None
     if kind == "running":
         now = min(time.time(), float(state.get("updated", 0)) + 60)
-        fresh = len(records) - int(state.get("first", 0))
+        fresh = done - int(state.get("first", 0))
         rate = fresh / max(now - float(state["started"]), 1e-9)
-        left = (blocks - len(records)) / rate if rate else None
+        left = (blocks - done) / rate if rate else None
     reasons = [str(state["error"])] if kind == "failed" and state.get("error") else []
     if kind == "running":
         reasons += [f"block {b}: {r[-1]}" for b, r in state.get("failures", {}).items() if r]
@@ -92,12 +95,12 @@ def _status(paths: SamplePaths, stage: str, held: bool) -> StageStatus | None:
         sample=paths.sample,
         stage=stage,
         state=kind,
-        blocks=max(blocks, len(records)),
-        done=len(records),
+        blocks=max(blocks, done),
+        done=done,
         running=list(state.get("running", [])) if kind == "running" else [],
         rate=rate,
         left=left,
-        gpu_hours=sum(r.get("seconds", 0.0) * r.get("gpus", 0) for r in records.values()) / 3600,
+        gpu_hours=gpu_seconds / 3600,
         reasons=reasons,
     )
 

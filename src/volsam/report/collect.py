@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from volsam.blocks.ledger import read as read_ledger
+from volsam.blocks.ledger import lines
 from volsam.stages import STAGES
 
 Record = Mapping[str, Any]
+
+_SUMMED = ("seconds", "cpu_seconds", "retries", "tiles", "edges", "objects")
 
 
 @dataclass(frozen=True)
@@ -105,13 +107,13 @@ def collect(folder: Path) -> Run:
     run = Run()
     for name in STAGES:
         marker = _json(work / f"{name}.json")
-        _, records = read_ledger(work / "ledger" / f"{name}.jsonl")
+        stage = summarise(name, marker, lines(work / "ledger" / f"{name}.jsonl"))
         if marker is not None:
             run.markers[name] = marker
         if state := _json(work / "state" / f"{name}.json"):
             run.states[name] = state
-        if marker is not None or records:
-            run.stages.append(summarise(name, marker, records.values()))
+        if marker is not None or stage.blocks:
+            run.stages.append(stage)
         for warning in run.outputs(name).get("warnings") or ():
             if str(warning) not in run.warnings:
                 run.warnings.append(str(warning))
@@ -121,37 +123,48 @@ def collect(folder: Path) -> Run:
 def summarise(
     name: str, marker: Mapping[str, Any] | None, records: Iterable[Record]
 ) -> StageSummary:
-    """Sum up one stage from its marker and its ledger lines."""
-    lines = list(records)
-    worker = sum(_number(r, "seconds") for r in lines)
-    peaks = [_number(r, "peak_mb") for r in lines if r.get("peak_mb")]
-    reasons = Counter(str(reason) for r in lines for reason in r.get("reasons") or ())
+    """Sum up one stage from its marker and its ledger lines, of which one at a time is held."""
+    total = dict.fromkeys(_SUMMED, 0.0)
+    reasons: Counter[str] = Counter()
+    hosts: set[Any] = set()
+    workers: set[Any] = set()
+    blocks, peak = 0, 0.0
+    for r in records:
+        blocks += 1
+        for key in _SUMMED:
+            total[key] += _number(r, key)
+        peak = max(peak, _number(r, "peak_mb"))
+        reasons.update(str(reason) for reason in r.get("reasons") or ())
+        if r.get("host"):
+            hosts.add(r["host"])
+        if r.get("pid"):
+            workers.add((r.get("host"), r["pid"]))
     of_marker = marker or {}
     return StageSummary(
         name=name,
         finished=marker is not None,
-        blocks=int(of_marker.get("blocks") or len(lines)),
+        blocks=int(of_marker.get("blocks") or blocks),
         resumed=int(of_marker.get("resumed_blocks") or 0),
         wall=float(of_marker["seconds"]) if of_marker.get("seconds") is not None else None,
-        worker=worker,
-        cpu=sum(_number(r, "cpu_seconds") for r in lines),
-        rate=_rate(lines, worker),
-        peak_mb=max(peaks) if peaks else None,
-        hosts=len({r["host"] for r in lines if r.get("host")}),
-        workers=len({(r.get("host"), r["pid"]) for r in lines if r.get("pid")}),
-        retries=sum(int(_number(r, "retries")) for r in lines),
+        worker=total["seconds"],
+        cpu=total["cpu_seconds"],
+        rate=_rate(total, blocks),
+        peak_mb=peak or None,
+        hosts=len(hosts),
+        workers=len(workers),
+        retries=int(total["retries"]),
         reasons=reasons.most_common(),
     )
 
 
-def _rate(records: list[Record], seconds: float) -> str:
+def _rate(total: Mapping[str, float], blocks: int) -> str:
+    seconds = total["seconds"]
     if seconds <= 0:
         return ""
-    for key, what in (("tiles", "tiles"), ("edges", "edges"), ("objects", "objects")):
-        total = sum(_number(r, key) for r in records)
-        if total:
-            return f"{_short(total / seconds)} {what}/s"
-    return f"{_short(len(records) / seconds)} blocks/s" if len(records) > 1 else ""
+    for what in ("tiles", "edges", "objects"):
+        if total[what]:
+            return f"{_short(total[what] / seconds)} {what}/s"
+    return f"{_short(blocks / seconds)} blocks/s" if blocks > 1 else ""
 
 
 def _short(value: float) -> str:
