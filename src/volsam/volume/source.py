@@ -27,6 +27,8 @@ Channel = int | str | Mapping[Any, float] | None
 ALL: Literal["all"] = "all"
 Timepoint = int | Literal["all"] | None
 
+_GAP = 4  # channels from one that is asked for to the next, up to which those between are read too
+
 
 class ArrayLike(Protocol):
     """A stored array: numpy memory map, zarr, HDF5, or a stack of files."""
@@ -79,6 +81,9 @@ class Volume:
         self._arguments: dict[str, Any] = {}
         used = np.flatnonzero(weights)
         self._used = slice(int(used[0]), int(used[-1]) + 1)
+        # Of many channels those between are left out; between colours they are stored together anyway.
+        parts = np.split(used, np.flatnonzero(np.diff(used) > _GAP) + 1)
+        self._runs = [slice(int(part[0]), int(part[-1]) + 1) for part in parts]
         self._single = len(used) == 1 and weights[used[0]] == 1
 
     def read(self, box: Box) -> np.ndarray:
@@ -99,14 +104,14 @@ class Volume:
         VolsamError
             If the file is damaged at this place.
         """
-        block = self._read(box, self._used)
         if self._single:
-            return np.ascontiguousarray(block[0])
-        weights = self._weights[self._used].astype(np.float32)
-        mix = np.zeros(block.shape[1:], np.float32)
-        for weight, channel in zip(weights, block, strict=True):
-            if weight:
-                mix += weight * channel.astype(np.float32)
+            return np.ascontiguousarray(self._read(box, self._used)[0])
+        mix = np.zeros(box.shape, np.float32)
+        for channels in self._runs:
+            weights = self._weights[channels].astype(np.float32)
+            for weight, channel in zip(weights, self._read(box, channels), strict=True):
+                if weight:
+                    mix += weight * channel.astype(np.float32)
         return mix
 
     def read_channels(self, box: Box) -> np.ndarray:
