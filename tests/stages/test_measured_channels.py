@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import scenes
 import tifffile
 
-from volsam.stages.objects import distinct_names
+from volsam.stages.objects import add_up, distinct_names, finish, measure_block
 
 SHAPE = (2, 32, 32)
 
@@ -25,6 +27,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     said = {"axes": "ZCYX", "Channel": {"Name": ["DAPI", "DAPI"]}}
     tifffile.imwrite(root / "two.ome.tif", both, photometric="minisblack", metadata=said)
     return root
+
+
+def test_sums_of_blocks_are_joined_one_by_one() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 50, (40, 6, 7)).astype(np.uint32)
+    image = rng.integers(0, 2**16, (2, 40, 6, 7)).astype(np.uint16)
+
+    def blocks(depth: int) -> Iterator[pa.Table]:
+        for z in range(0, 40, depth):
+            part = slice(z, z + depth)
+            yield measure_block(labels[part], image[:, part], (z, 0, 0))
+
+    labels[labels == 7] = 0
+    whole = add_up(blocks(40), range(1, 50))
+    assert whole["id"].to_pylist() == [n for n in range(1, 50) if n != 7]
+    assert whole.equals(measure_block(labels, image, (0, 0, 0)))
+    assert all(add_up(blocks(depth), range(1, 50)).equals(whole) for depth in (1, 7))
+    parts = [finish(whole.slice(n, 20), (1, 1, 1), "micrometer", ()) for n in (0, 20, 40)]
+    assert pa.concat_tables(parts).equals(finish(whole, (1, 1, 1), "micrometer", ()))
 
 
 @pytest.mark.parametrize(

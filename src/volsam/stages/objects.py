@@ -7,7 +7,7 @@ summed exactly up to rounding to float32.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 AXES = "zyx"
+
+# How columns of partial sums are joined, and with what value that begins; all others are added.
+_JOINED: dict[str, tuple[np.ufunc, int]] = {
+    "min_": (np.minimum, np.iinfo(np.int64).max),
+    "max_": (np.maximum, np.iinfo(np.int64).min),
+}
 
 
 def measure_block(
@@ -82,19 +88,45 @@ def distinct_names(names: Sequence[str], channels: int) -> list[str]:
     return chosen if len(set(chosen)) == channels else numbers
 
 
+def add_up(tables: Iterable[pa.Table], numbers: range) -> pa.Table:
+    """Join partial sums from `measure_block`: one row per object that has voxels, sorted by id.
+
+    Parameters
+    ----------
+    tables : iterable of pyarrow.Table
+        One at a time is held.
+    numbers : range
+        From the first to the last id; hardly one is missing.
+    """
+    # An array for each column, with a place for each object: to group rows needs seven times as much.
+    joined: dict[str, npt.NDArray[Any]] = {}
+    for table in tables:
+        place = table["id"].to_numpy().astype(np.int64) - numbers.start
+        for name in table.column_names[1:]:
+            values = table[name].to_numpy()
+            join, start = _JOINED.get(name[:4], (np.add, 0))
+            if name not in joined:
+                joined[name] = np.full(len(numbers), start, values.dtype)
+            joined[name][place] = join(joined[name][place], values)
+    ids = np.arange(numbers.start, numbers.stop, dtype=np.uint64)
+    if len(there := np.flatnonzero(joined["voxels"])) < len(ids):
+        ids, joined = ids[there], {name: column[there] for name, column in joined.items()}
+    return pa.table({"id": ids, **joined})
+
+
 def finish(
-    partial: pa.Table,
+    summed: pa.Table,
     voxel_size: tuple[float, float, float],
     unit: str,
     channel_names: Sequence[str],
     depth: int | None = None,
 ) -> pa.Table:
-    """Join partial sums into the object table.
+    """The object table, or some rows of it.
 
     Parameters
     ----------
-    partial : pyarrow.Table
-        From `measure_block`, of all blocks.
+    summed : pyarrow.Table
+        From `add_up`, or some rows of it.
     voxel_size : (float, float, float)
         zyx, in `unit`.
     unit : str
@@ -110,21 +142,13 @@ def finish(
         voxels and in `unit`; slices; mean intensity per channel (`distinct_names`). Sorted by id;
         unit and voxel size are in the metadata.
     """
-    sums = [name for name in partial.column_names if name.startswith(("sum_", "intensity_"))]
-    grouped = partial.group_by("id", use_threads=False).aggregate(
-        [("voxels", "sum")]
-        + [(name, "sum") for name in sums]
-        + [(f"min_{axis}", "min") for axis in AXES]
-        + [(f"max_{axis}", "max") for axis in AXES]
-    )
-    grouped = grouped.sort_by("id")
-    column = {name: grouped[name].to_numpy() for name in grouped.column_names}
-    voxels = column["voxels_sum"]
-    frame = 0 * voxels if depth is None else column["min_z_min"] // depth
+    column = {name: summed[name].to_numpy() for name in summed.column_names}
+    voxels = column["voxels"]
+    frame = 0 * voxels if depth is None else column["min_z"] // depth
     first = frame * (depth or 0)
-    for name in ("min_z_min", "max_z_max"):
+    for name in ("min_z", "max_z"):
         column[name] = column[name] - first
-    column["sum_z_sum"] = column["sum_z_sum"] - first * voxels
+    column["sum_z"] = column["sum_z"] - first * voxels
     table: dict[str, npt.NDArray[Any]] = {
         "id": column["id"],
         **({} if depth is None else {"frame": frame.astype(np.int64)}),
@@ -132,8 +156,8 @@ def finish(
         "volume": voxels * float(np.prod(voxel_size)),
     }
     for axis, size in zip(AXES, voxel_size, strict=True):
-        centroid = column[f"sum_{axis}_sum"] / voxels
-        low, high = column[f"min_{axis}_min"], column[f"max_{axis}_max"] + 1
+        centroid = column[f"sum_{axis}"] / voxels
+        low, high = column[f"min_{axis}"], column[f"max_{axis}"] + 1
         table |= {
             f"centroid_{axis}": centroid,
             f"bbox_{axis}_start": low,
@@ -142,10 +166,10 @@ def finish(
             f"bbox_{axis}_start_{unit}": low * size,
             f"bbox_{axis}_stop_{unit}": high * size,
         }
-    table["slices"] = column["max_z_max"] + 1 - column["min_z_min"]
+    table["slices"] = column["max_z"] + 1 - column["min_z"]
     channels = sum(name.startswith("intensity_") for name in column)
     for number, name in enumerate(distinct_names(channel_names, channels)):
-        mean = column[f"intensity_{number}_sum"] / voxels
+        mean = column[f"intensity_{number}"] / voxels
         table[f"mean_intensity_{name}"] = mean.astype(np.float32)
     metadata = {"unit": unit, "voxel_size_zyx": ",".join(str(size) for size in voxel_size)}
     return pa.table(table).replace_schema_metadata(metadata)
