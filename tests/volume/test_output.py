@@ -23,7 +23,7 @@ from volsam.volume.layout import (
     open_image_level,
     smallest_label_dtype,
 )
-from volsam.volume.source import open_volume
+from volsam.volume.source import Volume, open_volume
 from volsam.volume.store import sweep_partial
 
 LAYOUT = Layout((4, 16, 16), (8, 32, 32))
@@ -239,6 +239,25 @@ def test_ingest_blocks_are_whole_shards_and_cover_natural_reads(source) -> None:
     assert (seen == 1).all()
     planes = [b for _, b in plan_ingest(_with_chunks(info, (1, 50, 70)), LAYOUT)]
     assert all(b.shape[1:] == (50, 70) for b in planes)
+
+
+@pytest.mark.parametrize("room", [1, 8000, 2**28])
+def test_channels_are_copied_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    image = np.random.default_rng(0).integers(1, 99, (7, 3, 20, 30)).astype(np.uint16)
+    zarr.create_array(tmp_path / "a", data=image, chunks=(1, 3, 8, 8))
+    ingest(tmp_path / "a", tmp_path / "b.ome.zarr", "0.5", axes="czyx", voxel_size=(1, 1, 1))
+    copy = open_image_level(tmp_path / "b.ome.zarr", 0)
+    copy[...] = 0
+    monkeypatch.setattr("volsam.volume.ingest._BLOCK_BYTES", room)
+    volume, read = open_volume(tmp_path / "a", axes="czyx", voxel_size=(1, 1, 1)), []
+    monkeypatch.setattr(
+        volume, "read_channels", lambda *of: read.append(of) or Volume.read_channels(volume, *of)
+    )
+    assert write_image_block(tmp_path / "b.ome.zarr", volume, Box.of((3, 20, 30))) == image.nbytes
+    assert np.array_equal(copy[...], image)
+    assert len(read) == {1: 7, 8000: 4, 2**28: 1}[room]
 
 
 def test_blocks_are_not_listed(tmp_path: Path) -> None:

@@ -131,13 +131,18 @@ def write_image_block(store: str | Path, volume: Volume, box: Box) -> int:
     VolsamError
         If the input is damaged there or holds NaN or infinite values.
     """
-    block = volume.read_channels(box)
-    for channel in block:
-        check_finite(channel, box.start, volume.info.path)
     array = open_image_level(store, 0)
-    with writing(store):
-        if array.ndim == 3:
-            array[box.slices] = block[0]
-        else:
-            array[(slice(None), *box.slices)] = block
-    return block.nbytes
+    size = box.size * np.dtype(volume.info.dtype).itemsize
+    # Colours, which a file stores together, are read at once, and dozens of stains a few at a time.
+    step = max(1, _BLOCK_BYTES // size)
+    for first in range(0, volume.info.channels, step):
+        channels = slice(first, min(first + step, volume.info.channels))
+        block = volume.read_channels(box, channels)
+        for channel in block:
+            check_finite(channel, box.start, volume.info.path)
+        with writing(store):
+            if array.ndim == 3:
+                array[box.slices] = block[0]
+            else:
+                array[(channels, *box.slices)] = block
+    return size * volume.info.channels

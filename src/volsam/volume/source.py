@@ -114,9 +114,9 @@ class Volume:
                     mix += weight * channel.astype(np.float32)
         return mix
 
-    def read_channels(self, box: Box) -> np.ndarray:
-        """Voxels of all channels, (c, z, y, x) in the stored dtype."""
-        return np.ascontiguousarray(self._read(box, slice(0, self.info.channels)))
+    def read_channels(self, box: Box, channels: slice | None = None) -> np.ndarray:
+        """Voxels of all channels, or of some in a row, (c, z, y, x) in the stored dtype."""
+        return np.ascontiguousarray(self._read(box, channels or slice(0, self.info.channels)))
 
     @property
     def reach(self) -> dict[str, slice]:
