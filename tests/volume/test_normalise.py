@@ -10,9 +10,9 @@ import pytest
 from skimage.filters import threshold_otsu
 
 from volsam.errors import VolsamError
-from volsam.geometry import Box
+from volsam.geometry import Box, split
 from volsam.volume.info import VolumeInfo
-from volsam.volume.normalise import Normalisation, estimate
+from volsam.volume.normalise import Normalisation, _nth, estimate
 
 
 @dataclass
@@ -123,3 +123,10 @@ def test_faults() -> None:
         estimate(InMemory(voxels, (1, 8, 8)), lower=5, upper=5)
     with pytest.raises(VolsamError, match="no normalisation 'x'"):
         estimate(InMemory(voxels, (1, 8, 8)), "x")
+
+
+def test_boxes_of_a_sample_are_those_of_the_grid() -> None:
+    shape, size = (7, 20, 33), (3, 8, 10)
+    boxes = [box for _, box in split(Box.of(shape), size)]
+    grid = [-(-n // s) for n, s in zip(shape, size, strict=True)]
+    assert [_nth(number, grid, size, shape) for number in range(len(boxes))] == boxes

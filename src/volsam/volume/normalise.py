@@ -10,14 +10,14 @@ Invariants
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from volsam.errors import VolsamError
-from volsam.geometry import Box, split
+from volsam.geometry import Box
 from volsam.volume.checks import check_finite
 from volsam.volume.info import VolumeInfo
 
@@ -197,7 +197,7 @@ def _sample(
     else:
         total = grid[0] * planes
         chosen = set(_spread(total, total if whole else min(total, _SAMPLE_CHUNKS), seed))
-    boxes = [box for i, (_, box) in enumerate(split(Box.of(shape), size)) if i in chosen]
+    boxes = [_nth(i, grid, size, shape) for i in sorted(chosen)]
     voxels = sum(box.size for box in boxes)
     # A lattice in the plane; all slices of a box are kept.
     step = max(1, math.ceil(math.sqrt(voxels / limit)))
@@ -213,6 +213,13 @@ def _sample(
                 yield box.start[0] + i, plane.ravel()
         else:
             yield 0, block.ravel()
+
+
+def _nth(number: int, grid: Sequence[int], size: Sequence[int], shape: Sequence[int]) -> Box:
+    """Box of a row-major number in a grid, of which the millions that are not chosen are not made."""
+    index = [int(i) for i in np.unravel_index(number, tuple(grid))]
+    start = tuple(i * n for i, n in zip(index, size, strict=True))
+    return Box(start, tuple(min(a + n, m) for a, n, m in zip(start, size, shape, strict=True)))
 
 
 def _read_size(info: VolumeInfo) -> tuple[int, int, int]:
