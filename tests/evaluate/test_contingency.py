@@ -86,3 +86,20 @@ def test_same_partition() -> None:
         assert not same_partition(other, a)
     assert same_partition(np.zeros((2, 2), int), np.zeros((2, 2), int))
     assert not same_partition(np.zeros((2, 2), int), np.ones((2, 2), int))
+
+
+def test_a_sum_costs_no_more_per_table_when_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that are sorted, of tables that hardly share pairs."""
+    ones = np.ones(10, np.int64)
+    ids = np.arange(10, dtype=np.uint64)
+    tables = [Contingency(ids + np.uint64(9 * n), ids, ones) for n in range(2000)]
+    expected = Contingency._concatenated(tables)
+    reduced, rows = Contingency._reduced, []
+
+    def counted(label: np.ndarray, truth: np.ndarray, count: np.ndarray) -> Contingency:
+        rows.append(label.size)
+        return reduced(label, truth, count)
+
+    monkeypatch.setattr(Contingency, "_reduced", counted)
+    assert as_dict(Contingency.sum(tables)) == as_dict(expected)
+    assert sum(rows) < 5 * 20_000

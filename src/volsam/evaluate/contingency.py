@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from volsam.errors import VolsamError
 from volsam.geometry import Box, split
 
-_PENDING = 32  # block tables kept before they are summed: bounds memory, saves repeated sorting
+_PENDING = 32  # block tables kept, at least, before they are summed: saves repeated sorting
 
 
 class ArrayLike(Protocol):
@@ -95,10 +95,15 @@ class Contingency:
     def sum(cls, tables: Iterable[Contingency]) -> Contingency:
         """Add tables, for example those of the blocks of a volume."""
         pending: list[Contingency] = []
+        rows = joined = 0
         for table in tables:
             pending.append(table)
-            if len(pending) == _PENDING:
+            rows += table.count.size
+            # What is joined already is sorted again only with as much that is new: else each block would
+            # cost as much as all before it.
+            if len(pending) >= _PENDING and rows >= 2 * joined:
                 pending = [cls._concatenated(pending)]
+                rows = joined = pending[0].count.size
         return cls._concatenated(pending) if pending else cls.empty()
 
     @classmethod
