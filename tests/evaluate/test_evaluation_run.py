@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,8 @@ def test_everything_is_written_and_told(
     for text in (*scores["models"], mute["gaps"][0], "adapted Rand error", "Search for parameters"):
         assert text in page
     assert page.count("data:image/png") == 6
-    assert "http" not in page
+    # In the letters of the pictures, which differ with the names of the models, it stands by chance.
+    assert "http" not in re.sub(r"base64,[A-Za-z0-9+/=]+", "", page)
     assert not list(Path(config.results).rglob("*.partial"))
 
 
