@@ -107,7 +107,8 @@ def test_network_that_fails_on_the_way(
     cache: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     """No disk is to blame for a server that stops in the middle of a file."""
-    monkeypatch.setattr(registry, "_PATIENCE", 0.2)
+    if fault == "silent":  # a busy machine may need longer for what is not
+        monkeypatch.setattr(registry, "_PATIENCE", 0.2)
     over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
