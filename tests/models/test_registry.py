@@ -33,6 +33,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("VOLSAM_CACHE", str(folder))
+    monkeypatch.setenv("no_proxy", "*")  # the loopback is not asked of a proxy of this machine
     return folder
 
 
