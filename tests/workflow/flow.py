@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +82,7 @@ class Workflow:
         for process in self.processes:
             if process.poll() is None:
                 for child in [*psutil.Process(process.pid).children(recursive=True)]:
-                    os.kill(child.pid, signal.SIGKILL)
+                    with contextlib.suppress(psutil.NoSuchProcess):  # it ended with its parent
+                        child.kill()
                 process.kill()
                 process.wait()
