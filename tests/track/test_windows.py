@@ -1,11 +1,12 @@
 """Windows in time."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from volsam.track.windows import windows
 
 
+@settings(deadline=None)
 @given(st.integers(0, 60), st.integers(1, 20), st.integers(0, 9))
 def test_own_frames_divide_the_sequence(frames: int, length: int, overlap: int) -> None:
     found = windows(frames, length, overlap)
