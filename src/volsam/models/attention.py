@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from volsam.models.linear import product
 
-_QUERIES = 512  # rows of the attention matrix at a time: with 4096 keys 8 MiB, which a cache holds
+_QUERIES = 256  # rows of the attention matrix at a time: with 4096 keys 4 MiB, which caches hold
 
 
 class FusedAttention(nn.Module):
@@ -53,8 +53,6 @@ class FusedAttention(nn.Module):
         batch, h, w, _ = qkv.shape
         # (3, batch, heads, h, w, channels of a head)
         qkv = qkv.view(batch, h, w, 3, self.num_heads, -1).permute(3, 0, 4, 1, 2, 5)
-        if qkv.device.type == "cpu":
-            qkv = qkv.float()
         query, key, value = qkv.contiguous().unbind(0)
         out = attend(query, key, value, self.scale, *self._bias(query))
         out = out.view(batch, self.num_heads, h, w, -1).permute(0, 2, 3, 1, 4)
@@ -69,6 +67,8 @@ class FusedAttention(nn.Module):
         if not self.use_rel_pos:
             return None, None
         height, width = query.shape[2:4]
+        if query.device.type == "cpu":
+            query = query.float()
         rows = _relative(self.rel_pos_h, height).to(query.dtype)
         columns = _relative(self.rel_pos_w, width).to(query.dtype)
         return (
@@ -133,17 +133,33 @@ def attend(
     out = torch.empty_like(q)
     for image, head in torch.cartesian_prod(*(torch.arange(n) for n in outer)).tolist():
         part = image, head
-        values = v[part].t().contiguous()
+        across = v[part].t().contiguous()
         for start in range(0, tokens, _QUERIES):
             rows = slice(start, start + _QUERIES)
-            scores = product(q[part][rows] * scale, k[part])
+            bias = []
             if bias_h is not None and bias_w is not None:
-                grid = scores.view(-1, h, w)
-                grid += bias_h[part].reshape(tokens, h, 1)[rows]
-                grid += bias_w[part].reshape(tokens, 1, w)[rows]
-            torch.softmax(scores, -1, out=scores)
-            out[part][rows] = product(scores, values)
+                bias += [bias_h[part].reshape(tokens, h, 1)[rows]]
+                bias += [bias_w[part].reshape(tokens, 1, w)[rows]]
+            if q.dtype == torch.float32:
+                out[part][rows] = _attend_rows(q[part][rows] * scale, k[part], across, bias)
+            else:  # torch takes it to the matrix units of a CPU, but float32 to MKL
+                mask = (bias[0] + bias[1]).flatten(1) if bias else None
+                one, keys, values = (t[None, None] for t in (q[part][rows], k[part], v[part]))
+                out[part][rows] = F.scaled_dot_product_attention(
+                    one, keys, values, attn_mask=mask, scale=scale
+                )
     return out
+
+
+def _attend_rows(query: Tensor, key: Tensor, across: Tensor, bias: list[Tensor]) -> Tensor:
+    """Attention of (rows, c) queries of a head to all keys, (tokens, c); values are (c, tokens)."""
+    scores = product(query, key)
+    if bias:
+        grid = scores.view(-1, bias[0].shape[1], bias[1].shape[2])
+        for term in bias:
+            grid += term
+    torch.softmax(scores, -1, out=scores)
+    return product(scores, across)
 
 
 def _relative(table: Tensor, size: int) -> Tensor:

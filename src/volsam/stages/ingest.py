@@ -15,11 +15,10 @@ from typing import Any
 from volsam.blocks.stage import Attempt, Block, Job, Stage
 from volsam.errors import VolsamError
 from volsam.volume.chunks import check_chunks
-from volsam.volume.frames import stack_unit
-from volsam.volume.info import VolumeInfo, require_voxel_size
-from volsam.volume.ingest import create_image, plan_ingest, write_image_block
+from volsam.volume.info import require_voxel_size
+from volsam.volume.ingest import create_image, image_layout, plan_ingest, write_image_block
 from volsam.volume.labels import check_free
-from volsam.volume.layout import Layout, choose_layout, open_image_level
+from volsam.volume.layout import open_image_level
 from volsam.volume.pyramid import level_steps, plan_level, pyramid_factors, write_level_block
 from volsam.volume.source import ALL, Volume, open_volume
 from volsam.volume.store import sweep_partial
@@ -40,11 +39,6 @@ def image_path(image: Mapping[str, Any]) -> Path:
         path and key, as stage `ingest` leaves them and a plan keeps them.
     """
     return Path(image["path"]) / (image["key"] or "")
-
-
-def image_layout(info: VolumeInfo, version: str) -> Layout:
-    """Chunks and shards of the copy of an image."""
-    return choose_layout(stack_unit(info.shape, info.frames), info.dtype, version)
 
 
 def no_labels_into(path: str) -> VolsamError:

@@ -16,12 +16,12 @@ from volsam.geometry import Box
 from volsam.models.names import resolve
 from volsam.segment.ais import in_pixels, of_stacks
 from volsam.stages.forecast import TIMED_FROM, Forecast, forecast
-from volsam.stages.ingest import image_layout, warnings_of
+from volsam.stages.ingest import warnings_of
 from volsam.stages.propagate import check_prompted, prompted_arguments
 from volsam.stages.runplan import RunPlan
 from volsam.volume.checks import open_fitting
 from volsam.volume.info import VolumeInfo, require_voxel_size
-from volsam.volume.ingest import copy_size
+from volsam.volume.ingest import copy_size, image_layout
 from volsam.volume.normalise import estimate
 from volsam.volume.pyramid import pyramid_factors
 from volsam.volume.source import ALL, Timepoint, Volume, labels_arguments, open_volume

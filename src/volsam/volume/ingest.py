@@ -19,7 +19,7 @@ from volsam.geometry import Box
 from volsam.volume.checks import check_finite
 from volsam.volume.frames import split_frames, stack_unit, stored_axes
 from volsam.volume.info import ZYX, VolumeInfo
-from volsam.volume.layout import Layout, clip_layout, create_array, open_image_level
+from volsam.volume.layout import Layout, choose_layout, clip_layout, create_array, open_image_level
 from volsam.volume.metadata import image_attributes
 from volsam.volume.pyramid import level_shape
 from volsam.volume.source import Volume
@@ -28,23 +28,49 @@ from volsam.volume.store import ZARR_FORMAT, check_own, discard, mark, writing
 _BLOCK_BYTES = 1 << 28
 
 
+def image_layout(info: VolumeInfo, version: str) -> Layout:
+    """Chunks and shards of the copy of an image.
+
+    What a file stores together (a compressed plane) is decoded as a whole for each block that needs a
+    part of it, so where it is large, shards have fewer slices: one block that covers it then has 256 MiB
+    at most, if it can.
+    """
+    unit = stack_unit(info.shape, info.frames)
+    layout = choose_layout(unit, info.dtype, version)
+    while layout.unit[0] > 1 and _covering(info, layout) > _BLOCK_BYTES:
+        most = 1 << (layout.unit[0] - 1).bit_length() - 1  # the power of two below
+        layout = choose_layout(unit, info.dtype, version, most)
+    return layout
+
+
+def _covering(info: VolumeInfo, layout: Layout) -> int:
+    """Bytes of the smallest block that covers in the plane what the file stores together."""
+    size = layout.unit[0] * info.channels * np.dtype(info.dtype).itemsize
+    for together, unit, extent in zip(
+        info.chunks[1:], layout.unit[1:], info.shape[1:], strict=True
+    ):
+        size *= min(ceil(max(together, 1) / unit) * unit, extent)
+    return size
+
+
 def plan_ingest(info: VolumeInfo, layout: Layout) -> Iterator[tuple[tuple[int, ...], Box]]:
     """Blocks of level 0, (grid index, zyx box), each a whole number of shards.
 
-    A block grows in the plane towards what the file stores together (a compressed TIFF plane is
-    decoded as a whole), as long as it stays below 256 MiB.
+    A block grows in the plane towards what the file stores together, as long as it stays below
+    256 MiB.
     """
     itemsize = np.dtype(info.dtype).itemsize * info.channels
     block = list(layout.unit)
     for axis in (2, 1):
         wanted = min(info.chunks[axis], info.shape[axis])
         while block[axis] < wanted:
-            grown = block[axis] + layout.unit[axis]
-            if np.prod([grown if i == axis else block[i] for i in range(3)]) * itemsize > (
-                _BLOCK_BYTES
+            grown = [*block[:axis], block[axis] + layout.unit[axis], *block[axis + 1 :]]
+            if (
+                prod(min(n, m) for n, m in zip(grown, info.shape, strict=True)) * itemsize
+                > _BLOCK_BYTES
             ):
                 break
-            block[axis] = grown
+            block = grown
     return split_frames(info.shape, info.depth, block)
 
 

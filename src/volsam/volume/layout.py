@@ -29,6 +29,7 @@ _CHUNK_BYTES = 1 << 20
 _SHARD_BYTES = 1 << 26
 _CHUNK_EDGE = 256
 _SHARD_EDGE = 1024
+_LARGEST_EDGE = 4096
 
 
 @dataclass(frozen=True)
@@ -44,19 +45,26 @@ class Layout:
         return self.shards or self.chunks
 
 
-def choose_layout(shape: Sequence[int], dtype: Any, version: str = "0.5") -> Layout:
+def choose_layout(
+    shape: Sequence[int], dtype: Any, version: str = "0.5", most: int | None = None
+) -> Layout:
     """Chunks of about 1 MiB and shards of about 64 MiB, before compression.
 
     A chunk is 256² in the plane (512² for a 2D image), a shard 1024² (4096²), each with as many
-    slices as fit.
+    slices as fit, or `most`; with fewer slices a shard is larger in the plane, up to 4096².
     """
     itemsize = np.dtype(dtype).itemsize
     grow = 2 if shape[0] == 1 else 1
     edge = _CHUNK_EDGE * grow
     slices = _power_of_two(_CHUNK_BYTES / (edge**2 * itemsize))
+    slices = min(slices, most or slices)
     chunks = (slices, edge, edge)
     edge = _SHARD_EDGE * grow**2
-    slices = max(slices, _power_of_two(_SHARD_BYTES / (edge**2 * itemsize)))
+    if most:
+        while edge < _LARGEST_EDGE and 4 * most * edge**2 * itemsize <= _SHARD_BYTES:
+            edge *= 2
+    fitting = _power_of_two(_SHARD_BYTES / (edge**2 * itemsize))
+    slices = max(slices, min(fitting, most or fitting))
     return clip_layout(shape, chunks, (slices, edge, edge) if version != "0.4" else None)
 
 
