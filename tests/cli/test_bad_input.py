@@ -247,7 +247,15 @@ def test_missing_chunks_are_told_once(bench: Bench, ome_zarr: Write) -> None:
 
 
 def test_a_lost_chunk_is_refused(bench: Bench, ome_zarr: Write) -> None:
-    (ome_zarr(IMAGE) / "0" / "c" / "1" / "0" / "2").unlink()
+    path = ome_zarr(IMAGE)
+    (path / "0" / "c" / "1" / "0" / "2").unlink()
+    bench.refuses("plan", "z 2–3", "probably lost")
+    bench.sample["region"] = {"z": [0, 2]}
+    assert bench.plan().code == 0
+    # A plain array is refused before anything is copied.
+    bench.sample |= {"image": str(path / "0"), "axes": "zyx", "region": None}
+    bench.results = bench.root / "more"
+    bench.data["results"] = str(bench.results)
     bench.refuses("ingest", "z 2–3", "probably lost")
 
 

@@ -86,26 +86,46 @@ def test_what_may_be_empty_is_told(tmp_path: Path) -> None:
         assert TOLD in str(check_chunks(opened(path))), name
 
 
-def test_only_what_is_read_counts(tmp_path: Path) -> None:
+def test_only_the_time_point_and_region_that_are_read_count(tmp_path: Path) -> None:
     path = array(tmp_path / "a.zarr", np.stack([[IMAGE] * 2] * 3))
     path.joinpath("c", "2", "1", "1", "1", "1").unlink()
-    for timepoint, channel in ((2, 0), (1, 1)):
-        volume = opened(path, axes="tczyx", timepoint=timepoint, channel=channel)
-        assert "1 of 360 chunks" in str(check_chunks(volume))
-    for timepoint in (2, "all"):
-        volume = opened(path, axes="tczyx", timepoint=timepoint, channel=1)
+    told = "1 of 360 chunks"
+    volume = opened(path, axes="tczyx", timepoint=1)
+    assert told in str(check_chunks(volume))
+    for timepoint in (2, "all"):  # all channels are measured, whichever is segmented
+        volume = opened(path, axes="tczyx", timepoint=timepoint, channel=0)
         with pytest.raises(VolsamError, match="t 2–2, c 1–1, z 8–15, y 8–15, x 8–15"):
             check_chunks(volume)
+    volume = opened(path, axes="tczyx", timepoint=2)
+    assert told in str(check_chunks(volume, Box((16, 0, 0), (24, 32, 40))))
+    with pytest.raises(VolsamError, match="probably lost"):
+        check_chunks(volume, Box((15, 10, 10), (24, 32, 40)))
 
 
-def test_frames_are_no_neighbours(tmp_path: Path) -> None:
-    """A frame without its chunk in a sequence of whole planes."""
-    image = IMAGE[:4]
-    path = array(tmp_path / "a.zarr", image, chunks=(1, 32, 40))
-    path.joinpath("c", "2", "0", "0").unlink()
-    assert "1 of 4 chunks" in str(check_chunks(opened(path, axes="tyx", timepoint="all")))
-    with pytest.raises(VolsamError, match="z 2–2"):
-        check_chunks(opened(path))
+def test_planes_may_be_black(tmp_path: Path) -> None:
+    """Writers leave out a black section where a chunk is a plane; gaps of slices are bridged."""
+    image = IMAGE.copy()
+    image[5] = 0
+    how = {"chunks": (1, 32, 40), "config": {"write_empty_chunks": False}}
+    path = array(tmp_path / "a.zarr", image, **how)
+    assert "1 of 24 chunks" in str(check_chunks(opened(path)))
+    assert "1 of 24 chunks" in str(check_chunks(opened(path, axes="tyx", timepoint="all")))
+
+
+def test_folders_of_chunks_may_be_links(tmp_path: Path) -> None:
+    path = array(tmp_path / "a.zarr")
+    (path / "c" / "1" / "1").rename(tmp_path / "elsewhere")
+    (path / "c" / "1" / "1").symlink_to(tmp_path / "elsewhere")
+    (path / "c" / "1" / "1" / "around").symlink_to(path / "c")
+    assert check_chunks(opened(path)) is None
+
+
+def test_a_damaged_neighbour_proves_nothing(tmp_path: Path) -> None:
+    path = array(tmp_path / "a.zarr")
+    path.joinpath("c", "1", "1", "1").unlink()
+    beside = path.joinpath("c", "1", "1", "2")
+    beside.write_bytes(beside.read_bytes()[:10])
+    assert "1 of 60 chunks" in str(check_chunks(opened(path)))
 
 
 def test_other_fill_values(tmp_path: Path) -> None:
@@ -117,6 +137,19 @@ def test_other_fill_values(tmp_path: Path) -> None:
         check_chunks(opened(array(tmp_path / "a.zarr", image, **how)))
     image[6:18, 6:18, 6:18] = 1000
     assert TOLD in str(check_chunks(opened(array(tmp_path / "b.zarr", image, **how))))
+
+
+@pytest.mark.parametrize("fill", [None, np.nan])
+def test_fill_values_that_are_no_numbers(fill: float | None, tmp_path: Path) -> None:
+    image = np.full(IMAGE.shape, fill or 0, np.float32)
+    image[4:7, 4:28, 4:36] = 9  # sparse
+    how = {"fill_value": fill, "zarr_format": 2, "config": {"write_empty_chunks": False}}
+    told = f"read as {fill or 0}."
+    assert told in str(check_chunks(opened(array(tmp_path / "a.zarr", image, **how))))
+    path = array(tmp_path / "b.zarr", IMAGE.astype(np.float32), **how)
+    (path / "1.1.1").unlink()
+    with pytest.raises(VolsamError, match="probably lost"):
+        check_chunks(opened(path))
 
 
 def test_other_formats_have_none(tmp_path: Path) -> None:

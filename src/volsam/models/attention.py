@@ -116,7 +116,7 @@ def attend(
     scale : float
         Factor of the products of queries and keys.
     bias_h, bias_w : (batch, heads, h, w, h) and (batch, heads, h, w, w) tensors or None
-        What is added for a key's row and for its column.
+        What is added for a key's row and for its column; on a CPU float32 with any type of queries.
 
     Returns
     -------
@@ -130,28 +130,29 @@ def attend(
         if bias_h is not None and bias_w is not None:
             mask = (bias_h[..., :, None] + bias_w[..., None, :]).reshape(*outer, tokens, tokens)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    reduced = q.dtype != torch.float32
     out = torch.empty_like(q)
     for image, head in torch.cartesian_prod(*(torch.arange(n) for n in outer)).tolist():
         part = image, head
-        across = v[part].t().contiguous()
+        values = v[part] if reduced else v[part].t().contiguous()
         for start in range(0, tokens, _QUERIES):
             rows = slice(start, start + _QUERIES)
             bias = []
             if bias_h is not None and bias_w is not None:
                 bias += [bias_h[part].reshape(tokens, h, 1)[rows]]
                 bias += [bias_w[part].reshape(tokens, 1, w)[rows]]
-            if q.dtype == torch.float32:
-                out[part][rows] = _attend_rows(q[part][rows] * scale, k[part], across, bias)
-            else:  # torch takes it to the matrix units of a CPU, but float32 to MKL
+            if reduced:  # torch takes it to the matrix units of a CPU, but float32 to MKL
                 mask = (bias[0] + bias[1]).flatten(1) if bias else None
-                one, keys, values = (t[None, None] for t in (q[part][rows], k[part], v[part]))
+                some, all_k, all_v = (t[None, None] for t in (q[part][rows], k[part], values))
                 out[part][rows] = F.scaled_dot_product_attention(
-                    one, keys, values, attn_mask=mask, scale=scale
+                    some, all_k, all_v, attn_mask=mask, scale=scale
                 )
+            else:
+                out[part][rows] = _attend_rows(q[part][rows] * scale, k[part], values, bias)
     return out
 
 
-def _attend_rows(query: Tensor, key: Tensor, across: Tensor, bias: list[Tensor]) -> Tensor:
+def _attend_rows(query: Tensor, key: Tensor, value: Tensor, bias: list[Tensor]) -> Tensor:
     """Attention of (rows, c) queries of a head to all keys, (tokens, c); values are (c, tokens)."""
     scores = product(query, key)
     if bias:
@@ -159,7 +160,7 @@ def _attend_rows(query: Tensor, key: Tensor, across: Tensor, bias: list[Tensor])
         for term in bias:
             grid += term
     torch.softmax(scores, -1, out=scores)
-    return product(scores, across)
+    return product(scores, value)
 
 
 def _relative(table: Tensor, size: int) -> Tensor:

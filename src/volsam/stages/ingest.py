@@ -5,6 +5,7 @@ A block is a whole number of shards of one level; coarser levels are means of th
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,12 +23,6 @@ from volsam.volume.layout import open_image_level
 from volsam.volume.pyramid import level_steps, plan_level, pyramid_factors, write_level_block
 from volsam.volume.source import ALL, Volume, open_volume
 from volsam.volume.store import sweep_partial
-
-
-def warnings_of(volume: Volume) -> list[str]:
-    """What a user should know of an input, one sentence each; a lost chunk is refused."""
-    told = check_chunks(volume)
-    return [*volume.info.warnings, *([told] if told else [])]
 
 
 def image_path(image: Mapping[str, Any]) -> Path:
@@ -80,6 +75,26 @@ class Ingest(Stage[None]):
         """Whether the input is an OME-Zarr."""
         return self.volume.info.format.startswith("ome-zarr")
 
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What a user should know of the input, one sentence each; a copy is refused for a lost chunk.
+
+        What is read in place is looked at by the plan, which knows level and region.
+        """
+        told = None if self.in_place else check_chunks(self.volume)
+        return [*self.volume.info.warnings, *([told] if told else [])]
+
+    def digest(self) -> str:
+        """That of the settings, and of how a copy is cut, which another version may do otherwise."""
+        digest = super().digest()
+        if self.in_place:
+            return digest
+        info = self.volume.info
+        layout = image_layout(info, self.config.output.ome_zarr)
+        _, first = next(plan_ingest(info, layout))
+        cut = f"{digest} {layout} {first.shape}"
+        return hashlib.sha256(cut.encode()).hexdigest()[: len(digest)]
+
     @property
     def factors(self) -> tuple[tuple[int, int, int], ...]:
         """Downsampling of the coarser levels."""
@@ -99,6 +114,7 @@ class Ingest(Stage[None]):
         self.check_output()
         if self.in_place:
             return
+        _ = self.warnings  # a lost chunk is refused before anything is copied
         info, version = self.volume.info, self.config.output.ome_zarr
         layout = image_layout(info, version)
         create_image(self.store, info, layout, self.factors, version, self.job.sample)
@@ -138,8 +154,7 @@ class Ingest(Stage[None]):
 
     def finalize(self, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
         info = self.volume.info
-        warnings = warnings_of(self.volume)
-        for warning in warnings:
+        for warning in self.warnings:
             print(f"warning: {warning}", file=sys.stderr)
         image = {"path": self.sample.image, "key": info.key, "axes": self.sample.axes}
         if not self.in_place:
@@ -155,5 +170,5 @@ class Ingest(Stage[None]):
             "dtype": info.dtype,
             "voxel_size": info.voxel_size,
             "unit": info.unit,
-            "warnings": warnings,
+            "warnings": self.warnings,
         }

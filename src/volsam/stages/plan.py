@@ -16,10 +16,10 @@ from volsam.geometry import Box
 from volsam.models.names import resolve
 from volsam.segment.ais import in_pixels, of_stacks
 from volsam.stages.forecast import TIMED_FROM, Forecast, forecast
-from volsam.stages.ingest import warnings_of
 from volsam.stages.propagate import check_prompted, prompted_arguments
 from volsam.stages.runplan import RunPlan
 from volsam.volume.checks import open_fitting
+from volsam.volume.chunks import check_chunks
 from volsam.volume.info import VolumeInfo, require_voxel_size
 from volsam.volume.ingest import copy_size, image_layout
 from volsam.volume.normalise import estimate
@@ -95,6 +95,7 @@ class Plan(Stage[None]):
         scale = self._scale(model, voxel_size)
         tile, halo = self._tiles(model, scale)
         region = self._region(info)
+        self.warnings = self._warnings(volume, image["path"] == self.sample.image, region)
         method: str = config.normalise.method
         if method == "auto":
             # Without a network the limits are for those who look at the image.
@@ -177,9 +178,15 @@ class Plan(Stage[None]):
                 "OME-Zarr and has no levels; leave level out."
             )
         volume = open_volume(**arguments)
-        # A copy of ours leaves out chunks that are empty.
-        self.warnings = warnings_of(volume) if own else list(volume.info.warnings)
         return volume, arguments
+
+    def _warnings(self, volume: Volume, own: bool, region: Box) -> list[str]:
+        """What a user should know of the image, one sentence each; one with a lost chunk is refused."""
+        told = None
+        if own:  # a copy of ours leaves out chunks that are empty
+            whole = not volume.info.format.startswith("ome-zarr")  # and will be copied
+            told = check_chunks(volume, None if whole else region)
+        return [*volume.info.warnings, *([told] if told else [])]
 
     def timepoint(self, own: bool = True) -> Timepoint:
         """All frames of what is tracked; else the one asked for, which an ingested image is."""

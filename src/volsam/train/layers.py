@@ -4,8 +4,8 @@ Invariants
 ----------
 - The attention matrix of a layer that sees all tokens is never whole in memory: some rows at a time, and
   again in the backward pass (as FlashAttention, Dao et al. 2022).
-- Elsewhere than on a CPU layers compute as torch's; under autocast linear layers do, and attention in
-  float32.
+- Elsewhere than on a CPU layers compute as torch's; under autocast linear layers and windows do, and
+  attention to all tokens in float32.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Zarr leaves out empty chunks, so one that is absent is no fault by itself: it is read as the fill value,
 and the user is told. One is taken for lost where everything around it holds data up to the border:
-nothing that a microscope sees ends at the borders of a chunk on all sides.
+nothing that a microscope sees ends at the borders of a chunk on all sides. A black plane may well be one
+of its own, so where chunks are whole planes, none is taken for lost.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volsam.errors import VolsamError
+from volsam.geometry import Box
 from volsam.volume.source import Volume
 
 if TYPE_CHECKING:
@@ -26,12 +28,19 @@ if TYPE_CHECKING:
 LOOKED_AT = 100  # absent chunks, at most, whose surroundings are read
 
 
-def check_chunks(volume: Volume) -> str | None:
+def check_chunks(volume: Volume, box: Box | None = None) -> str | None:
     """Say how many chunks of a Zarr array are absent, and refuse it if one of them is lost.
 
     Shards count as chunks where there are any. The count is over all channels and time points, a lost
-    chunk matters only in those that are read. Lists the array's folder once; reads the neighbours of at
-    most `LOOKED_AT` chunks, evenly chosen among those that are absent alone.
+    chunk matters only in the time point that is read, in any channel, since all are measured. Lists the
+    array's folder once; reads the neighbours of at most `LOOKED_AT` chunks, evenly chosen among those
+    that are absent alone.
+
+    Parameters
+    ----------
+    volume : Volume
+    box : Box, optional
+        zyx; a lost chunk elsewhere does not matter. All of the volume by default.
 
     Returns
     -------
@@ -41,7 +50,7 @@ def check_chunks(volume: Volume) -> str | None:
     Raises
     ------
     VolsamError
-        If a chunk is absent whose neighbours along z, y and x, two or more, are all there and hold
+        If a chunk is absent whose neighbours, along two or more of z, y and x, are all there and hold
         other values than the fill value in more than half of the voxels beside it.
     """
     if not volume.info.format.startswith(("ome-zarr", "zarr")):
@@ -51,12 +60,13 @@ def check_chunks(volume: Volume) -> str | None:
     missing = present.size - int(np.count_nonzero(present))
     if not missing:
         return None
-    alone = list(_alone(present, volume))
-    for place in alone[:: math.ceil(len(alone) / LOOKED_AT) or 1]:
-        if _among_data(array, place, volume.reach):
+    reach = volume.reach(box)
+    alone = _alone(present, array, reach)
+    for place in alone[:: math.ceil(len(alone) / LOOKED_AT) or 1].tolist():
+        if _among_data(array, place, reach):
             bounds = ", ".join(
                 f"{letter} {bound.start}–{bound.stop - 1}"
-                for letter, bound in zip(volume.reach, _bounds(array, place), strict=True)
+                for letter, bound in zip(reach, _bounds(array, place), strict=True)
             )
             raise VolsamError(
                 f"{volume.info.path} lacks the chunk of {bounds}, though all chunks beside it hold data "
@@ -65,7 +75,7 @@ def check_chunks(volume: Volume) -> str | None:
             )
     return (
         f"{missing} of {present.size} chunks of {volume.info.path} are missing and read as "
-        f"{array.fill_value}."
+        f"{_fill(array)}."
     )
 
 
@@ -78,8 +88,10 @@ def stored_chunks(array: zarr.Array) -> NDArray[np.bool_]:
     present = np.zeros([math.ceil(n / s) for n, s in zip(array.shape, stored, strict=True)], bool)
     store: Any = array.store
     root = Path(store.root) / array.path
-    for folder, _, names in os.walk(root):
+    for folder, folders, names in os.walk(root, followlinks=True):
         above = Path(folder).relative_to(root).parts
+        if len(above) > present.ndim:
+            folders.clear()  # links may go round in circles
         for name in names:
             place = [part for part in re.split(r"[./]", "/".join((*above, name))) if part != "c"]
             if len(place) == present.ndim and all(part.isdecimal() for part in place):
@@ -89,42 +101,48 @@ def stored_chunks(array: zarr.Array) -> NDArray[np.bool_]:
     return present
 
 
-def _alone(present: NDArray[np.bool_], volume: Volume) -> Iterator[tuple[int, ...]]:
-    """Absent chunks of what is read, all of whose neighbours in space, two or more, are there."""
-    array: Any = volume.array
-    stored = array.shards or array.chunks
-    read = tuple(
-        slice(part.start // size, math.ceil(part.stop / size))
-        for part, size in zip(volume.reach.values(), stored, strict=True)
-    )
+def _alone(
+    present: NDArray[np.bool_], array: Any, reach: Mapping[str, slice]
+) -> NDArray[np.integer]:
+    """Places, (n, axes), of absent chunks within reach, all of whose neighbours in space are there."""
     chosen = np.zeros_like(present)
-    chosen[read] = ~present[read]
-    beside = np.zeros(present.shape, np.uint8)
-    for axis, letter in enumerate(volume.reach):
-        if letter not in "zyx" or present.shape[axis] == 1:
-            continue
-        there, ours, count = (np.moveaxis(a, axis, 0) for a in (present, chosen, beside))
+    across = [a for a, letter in enumerate(reach) if letter in "zyx" and present.shape[a] > 1]
+    if len(across) > 1:  # else chunks are planes, or rows of one
+        stored = array.shards or array.chunks
+        read = tuple(
+            slice(part.start // size, math.ceil(part.stop / size))
+            for part, size in zip(reach.values(), stored, strict=True)
+        )
+        chosen[read] = ~present[read]
+    for axis in across:
+        there, ours = np.moveaxis(present, axis, 0), np.moveaxis(chosen, axis, 0)
         ours[1:] &= there[:-1]
         ours[:-1] &= there[1:]
-        count[1:] += 1
-        count[:-1] += 1
-    for place in np.argwhere(chosen & (beside >= 2)):
-        yield tuple(int(n) for n in place)
+    return np.argwhere(chosen)
 
 
-def _among_data(array: Any, place: tuple[int, ...], letters: Iterable[str]) -> bool:
+def _among_data(array: Any, place: Sequence[int], letters: Iterable[str]) -> bool:
     """Whether the voxels on the other side of a chunk's borders are mostly not the fill value."""
-    bounds = _bounds(array, place)
+    bounds, fill = _bounds(array, place), _fill(array)
     for axis, (letter, bound) in enumerate(zip(letters, bounds, strict=True)):
         for outer in (bound.start - 1, bound.stop):
             if letter in "zyx" and 0 <= outer < array.shape[axis]:
-                face = array[*bounds[:axis], slice(outer, outer + 1), *bounds[axis + 1 :]]
-                if 2 * np.count_nonzero(face != array.fill_value) <= face.size:
+                try:
+                    face = array[*bounds[:axis], slice(outer, outer + 1), *bounds[axis + 1 :]]
+                except Exception:  # damaged, which is said when it is read for its own sake
+                    return False
+                empty = np.isnan(face) if fill != fill else face == fill
+                if 2 * np.count_nonzero(empty) >= face.size:
                     return False
     return True
 
 
-def _bounds(array: Any, place: tuple[int, ...]) -> tuple[slice, ...]:
+def _fill(array: Any) -> Any:
+    """What absent chunks are read as; format 2 may leave that open, and it is 0 then."""
+    return 0 if array.fill_value is None else array.fill_value
+
+
+def _bounds(array: Any, place: Sequence[int]) -> tuple[slice, ...]:
     """Voxels of a chunk, in array order."""
     stored = array.shards or array.chunks
     return tuple(

@@ -116,6 +116,8 @@ class VolumeInfo:
         What the file says of the time axis.
     z_axis : bool
         The file has a z axis, be it of length 1.
+    sliced : bool
+        A part of a chunk is read without the rest: nothing is compressed.
     """
 
     shape: ZYX
@@ -136,6 +138,7 @@ class VolumeInfo:
     frames: int | None = None
     time: TimeAxis = TimeAxis()
     z_axis: bool = False
+    sliced: bool = False
 
     @property
     def depth(self) -> int:

@@ -33,10 +33,12 @@ def image_layout(info: VolumeInfo, version: str) -> Layout:
 
     What a file stores together (a compressed plane) is decoded as a whole for each block that needs a
     part of it, so where it is large, shards have fewer slices: one block that covers it then has 256 MiB
-    at most, if it can.
+    at most, if it can. Chunks that are files of their own stay as they are, or there would be many more.
     """
     unit = stack_unit(info.shape, info.frames)
     layout = choose_layout(unit, info.dtype, version)
+    if info.sliced or layout.shards is None:
+        return layout
     while layout.unit[0] > 1 and _covering(info, layout) > _BLOCK_BYTES:
         most = 1 << (layout.unit[0] - 1).bit_length() - 1  # the power of two below
         layout = choose_layout(unit, info.dtype, version, most)

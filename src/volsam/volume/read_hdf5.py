@@ -44,7 +44,14 @@ def open_hdf5(path: Path, key: str | None, level: int) -> Stored:
     if size is not None and len(size) == 3:
         z, y, x = (float(v) for v in size)
         metadata = Metadata((z, y, x), "micrometer")
-    return Stored(dataset, "hdf5", key, chunks=dataset.chunks or (), metadata=metadata)
+    return Stored(
+        dataset,
+        "hdf5",
+        key,
+        chunks=dataset.chunks or (),
+        sliced=dataset.chunks is None,
+        metadata=metadata,
+    )
 
 
 def candidates(names: list[str], limit: int = 8) -> str:

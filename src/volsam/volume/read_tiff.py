@@ -65,6 +65,7 @@ def open_tiff(path: Path, key: str | None, level: int) -> Stored:
         axes=known,
         samples="s" in known,
         chunks=chunks,
+        sliced=isinstance(array, np.memmap),
         metadata=_metadata(tif, number, dict(zip(known, ratio, strict=True))),
         scale=tuple(ratio) if level else (),
         coarser=tuple(

@@ -55,6 +55,7 @@ class Stored:
     scale: tuple[float, ...] = ()  # downsampling of the array relative to level 0, array order
     coarser: tuple[tuple[float, ...], ...] = ()  # downsampling of coarser levels, array order
     warnings: tuple[str, ...] = ()
+    sliced: bool = False  # a part of a chunk is read without the rest
 
 
 class Volume:
@@ -118,13 +119,17 @@ class Volume:
         """Voxels of all channels, or of some in a row, (c, z, y, x) in the stored dtype."""
         return np.ascontiguousarray(self._read(box, channels or slice(0, self.info.channels)))
 
-    @property
-    def reach(self) -> dict[str, slice]:
-        """The part of each axis of the stored array, in its order, that `read` can reach."""
-        t = self._timepoint
-        chosen = {"c": self._used} | ({} if t == ALL else {"t": slice(t, t + 1)})
+    def reach(self, box: Box | None = None) -> dict[str, slice]:
+        """The part of each axis of the stored array, in its order, that holds a box, all channels of it.
+
+        Of a sequence it is that of all its frames.
+        """
+        zyx = (box or Box.of(self.info.shape)).slices
+        held = dict(zip("yx", zyx[1:], strict=True))
+        if self._timepoint != ALL:
+            held |= {"t": slice(self._timepoint, self._timepoint + 1), "z": zyx[0]}
         shape = zip(self._axes.letters, self._axes.shape, strict=True)
-        return {a: chosen.get(a, slice(0, n)) for a, n in shape}
+        return {a: held.get(a, slice(0, n)) for a, n in shape}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process as the arguments of `open_volume`, never as voxels."""
@@ -256,6 +261,7 @@ def open_volume(
         path=name,
         key=stored.key,
         chunks=_chunks(settled, stored, frames is not None and z == 1),
+        sliced=stored.sliced,
         warnings=(*stored.warnings, *warnings, *more),
         translation=translation,
         factors=tuple(_whole(settled.spatial(s, 1)) for s in stored.coarser),
