@@ -42,9 +42,9 @@ Everything else has a default. Paths are taken from the folder in which the comm
 would look like.
 
 Inputs are checked: what cannot be read, a damaged chunk among it, ends the run with one sentence and
-exit code 1. So does a missing chunk of a Zarr input that is taken for lost: the chunks beside it along two
-or more axes are all there, and most of their voxels up to it hold data (a hundred missing chunks are
-looked at so). Other missing chunks do not: the format leaves out empty ones, so they are read as the
+exit code 1. So does a missing chunk of a Zarr input that is taken for lost: the chunks beside it, along
+two or more axes, are all there, and most of their voxels up to it hold data (a hundred missing chunks
+are looked at so). Other missing chunks do not: the format leaves out empty ones, so they are read as the
 fill value, a warning says how many there are, and the exit code is 0. Heed that warning where a copy
 may be incomplete, or lacks a whole plane.
 """
