@@ -9,7 +9,6 @@ Invariants
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +19,10 @@ import numpy as np
 from volsam.errors import VolsamError
 from volsam.geometry import Box
 from volsam.volume.axes import Axes, settle_axes
+from volsam.volume.channels import Channel, channel_weights
 from volsam.volume.frames import FrameSlices
 from volsam.volume.info import ZYX, Metadata, VolumeInfo, settle_geometry
 
-Channel = int | str | Mapping[Any, float] | None
 ALL: Literal["all"] = "all"
 Timepoint = int | Literal["all"] | None
 
@@ -271,7 +270,7 @@ def open_volume(
         z_axis="z" in settled.letters,
     )
     time = _chosen_time(info, timepoint)
-    volume = Volume(info, stored.array, settled, time, _weights(info, channel))
+    volume = Volume(info, stored.array, settled, time, channel_weights(info, channel))
     volume._arguments = arguments
     return volume
 
@@ -360,50 +359,6 @@ def _chosen_time(info: VolumeInfo, timepoint: Timepoint) -> int | Literal["all"]
             f"counted from 0."
         )
     return timepoint
-
-
-def _weights(info: VolumeInfo, channel: Channel) -> np.ndarray:
-    """One weight per channel, float64."""
-    weights = np.zeros(info.channels)
-    if channel is None:
-        if info.channels > 1:
-            raise VolsamError(
-                f"{info.path} has {info.channels} channels{_listed(info)}; choose one with "
-                f"channel, or a mix as {{name: weight}}."
-            )
-        channel = 0
-    mix = channel if isinstance(channel, Mapping) else {channel: 1.0}
-    for which, weight in mix.items():
-        if not math.isfinite(weight):
-            raise VolsamError(
-                f"The weight of channel {which!r} of {info.path} is no finite number."
-            )
-        weights[_channel_number(info, which)] += weight
-    if not weights.any():
-        raise VolsamError(
-            f"All channel weights of {info.path} are 0; give at least one channel one."
-        )
-    return weights
-
-
-def _channel_number(info: VolumeInfo, which: int | str) -> int:
-    if isinstance(which, str) and which in info.channel_names:
-        return info.channel_names.index(which)
-    if isinstance(which, int) or which.isdecimal():
-        if 0 <= int(which) < info.channels:
-            return int(which)
-        raise VolsamError(
-            f"Channel {which} of {info.path} does not exist; it has {info.channels}"
-            f"{_listed(info)}, counted from 0."
-        )
-    raise VolsamError(
-        f"{info.path} has no channel named {which!r}{_listed(info)}; choose one of its "
-        f"{info.channels} by name or number."
-    )
-
-
-def _listed(info: VolumeInfo) -> str:
-    return f" ({', '.join(info.channel_names)})" if info.channel_names else ""
 
 
 def _whole(factor: Sequence[float]) -> ZYX:
