@@ -154,6 +154,13 @@ def test_what_cannot_be_loaded(
         load_model(spec.format(combined), **settings)
 
 
+def test_a_processor_without_bf16(combined: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN would say so in the middle of a block."""
+    monkeypatch.setattr("volsam.models.model.has_bf16", lambda: False)
+    with pytest.raises(VolsamError, match="no AVX-512 for bf16"):
+        load_model(str(combined), precision="bf16", device="cpu")
+
+
 def test_unreadable_description(tmp_path: Path) -> None:
     path = tmp_path / "model.json"
     path.write_text("{")

@@ -22,6 +22,11 @@ def _has_onednn() -> bool:
         return False
 
 
+def has_bf16() -> bool:
+    """Whether this CPU can compute in bf16, as far as oneDNN is asked for it."""
+    return not _ONEDNN or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 # The operator is the one torch.compile emits; where a build lacks it, the public one serves.
 _ONEDNN = _has_onednn()
 

@@ -23,7 +23,7 @@ from volsam.errors import VolsamError
 from volsam.models.attention import FusedEncoder
 from volsam.models.checkpoint import Checkpoint, fit, read_checkpoint, read_json
 from volsam.models.decoder import FusedDecoder, use_tile_statistics
-from volsam.models.linear import replace_linears
+from volsam.models.linear import has_bf16, replace_linears
 from volsam.models.memory import keep_freed_memory
 from volsam.models.registry import MODELS, fetch, file_hash
 from volsam.models.sam import build_sam, normalise, recognise
@@ -301,6 +301,8 @@ def _place(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
         raise VolsamError(f"Precision {precision!r} is unknown; use fp32, bf16, fp16 or auto.")
     if place.type == "cpu" and precision == "fp16":
         raise VolsamError("fp16 is for GPUs; set compute.precision: bf16 or fp32 on a CPU.")
+    if place.type == "cpu" and precision == "bf16" and not has_bf16():
+        raise VolsamError("This CPU has no AVX-512 for bf16; set compute.precision: fp32.")
     return place, _DTYPES[precision]
 
 
