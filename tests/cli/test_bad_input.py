@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -11,15 +10,10 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from spoils import IMAGE, Refusal, Spoil, Write
 
 if TYPE_CHECKING:
     from conftest import Bench
-
-Spoil = Callable[["Bench"], object]
-Refusal = Callable[..., str]
-Write = Callable[..., Path]
-SHAPE = (4, 40, 44)
-IMAGE = np.random.default_rng(0).integers(1, 60000, SHAPE, np.uint16)
 
 
 # Settings that no command accepts: change of the configuration, words of the sentence.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,17 +11,12 @@ import pytest
 import scenes
 import tifffile
 import zarr
+from spoils import IMAGE, SHAPE, Refusal, Spoil, Write
 
 from volsam.stages import forecast
 
 if TYPE_CHECKING:
     from conftest import Bench
-
-Spoil = Callable[["Bench"], object]
-Refusal = Callable[..., str]
-Write = Callable[..., Path]
-SHAPE = (4, 40, 44)
-IMAGE = np.random.default_rng(0).integers(1, 60000, SHAPE, np.uint16)
 
 
 # What the plan refuses.
